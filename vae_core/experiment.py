@@ -1,0 +1,278 @@
+"""One call to have a trained run: loaded where it exists, trained or continued where not.
+
+In a terminal: `python -m vae_core.experiment --model conv --params p1 --dataset shapes`.
+"""
+
+import argparse
+import ast
+import dataclasses
+import hashlib
+import os
+import platform
+import statistics
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vae_core import __version__, checkpoints, evaluation, loss, models, training
+from vae_core.checkpoints import CheckpointError, History, Run, State, load_run
+from vae_core.data import Dataset, load_dataset
+from vae_core.evaluation import evaluate
+from vae_core.files import CHECKPOINTS, held
+from vae_core.models import MODELS
+from vae_core.parameter_sets import PARAMETER_SETS, ParameterSet, parameter_set
+from vae_core.training import (
+    MONITORS,
+    PRECISIONS,
+    Config,
+    TrainingDiverged,
+    best_epoch,
+    choose_device,
+    choose_precision,
+    monitored,
+    train,
+)
+
+
+def train_or_load(
+    model: str,
+    params: str | ParameterSet,
+    dataset: Dataset,
+    seed: int = 0,
+    max_epochs: int = 100,
+    checkpoints: Path | str = CHECKPOINTS,
+    retrain: bool = False,
+    device: str | None = None,
+    **options: Any,
+) -> Run:
+    """Return the run of this configuration, trained on this data by this code.
+
+    A finished run of exactly this configuration, data and training code is loaded. One that was
+    interrupted goes on after its last finished epoch. Whatever else lies in its folder is kept
+    as `<folder>.previous`, and a line on the error stream says what differs. While another
+    process trains the same run, this one waits for it.
+
+    Args:
+        model: "fc" or "conv".
+        params: name of a parameter set, or a set of one's own.
+        dataset: what to learn from.
+        seed: of all draws in the training.
+        max_epochs: where the training ends at the latest.
+        checkpoints: the folder in which runs have their folders.
+        retrain: train anew even where the run exists; it is kept as `<folder>.previous`.
+        device: "cuda", "mps" or "cpu"; the best there is where it is None.
+        options: other fields of `training.Config`.
+
+    Raises:
+        ValueError: a value makes no sense; the message names it.
+        TrainingDiverged: the loss became infinite or NaN.
+        OSError: a file cannot be written; finished epochs are kept.
+    """
+    unknown = options.keys() - {field.name for field in dataclasses.fields(Config)}
+    if unknown:
+        raise ValueError(f"unknown option {sorted(unknown)[0]!r}; see vae_core.training.Config")
+    config = Config(model, parameter_set(params), seed, max_epochs, **options)
+    chosen_device = choose_device(device)
+    identity = {
+        "config": {
+            **dataclasses.asdict(config),
+            "dataset": dataset.name,
+            "fingerprint": dataset.fingerprint,
+        },
+        "code": training_code(),
+    }
+    folder = Path(checkpoints) / dataset.name / run_name(config)
+    if not retrain and (run := _finished(folder, identity)):
+        return run
+    with held(folder):
+        if not retrain and (run := _finished(folder, identity)):
+            return run
+        state = _state_to_continue(folder, identity, retrain)
+        return _train(config, dataset, chosen_device, folder, identity, state)
+
+
+def run_name(config: Config) -> str:
+    """Return `<model>-<params>-seed<k>`, and after it every field that is not the default."""
+    name = f"{config.model}-{config.params.name}-seed{config.seed}"
+    for field in dataclasses.fields(Config)[3:]:
+        value = getattr(config, field.name)
+        if value != field.default:
+            name += f"-{field.name}{value}" if not isinstance(value, str) else f"-{value}"
+    return name
+
+
+def training_code() -> str:
+    """Return a hash over the syntax trees of the modules that a run's numbers go through.
+
+    Comments, docstrings and layout do not count.
+    """
+    digest = hashlib.sha256()
+    for module in (models, loss, evaluation, training):
+        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
+                node
+            ):
+                node.body = node.body[1:] or [ast.Pass()]
+        digest.update(ast.unparse(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+def _train(
+    config: Config,
+    dataset: Dataset,
+    device: torch.device,
+    folder: Path,
+    identity: dict[str, Any],
+    state: State | None,
+) -> Run:
+    def keep(tensors: dict[str, torch.Tensor], history: History) -> None:
+        checkpoints.write_state(folder, State(tensors, history, identity))
+
+    try:
+        weights, history = train(config, dataset, device, state, keep)
+    except KeyboardInterrupt:
+        print(
+            f"stopped; the finished epochs are kept in {folder}, "
+            "and the same call goes on from there",
+            file=sys.stderr,
+        )
+        raise
+    best = best_epoch(monitored(config, history))
+    row = history[best - 1]
+    trained = models.build_model(config.model, config.params.latent_dim)
+    trained.load_state_dict(weights)
+    parts = ("loss", "reconstruction", "kl")
+    summary = {
+        "epochs": len(history),
+        "best_epoch": best,
+        **{
+            part: {name: row[f"{part}_{name}"] for name in parts}
+            for part in ("train", "validation")
+        },
+        "test": evaluate(trained, dataset.test, config.seed, config.beta, config.reduction),
+        "seconds_per_epoch": statistics.median(row["seconds"] for row in history),
+        "seconds": sum(row["seconds"] for row in history),
+    }
+    record = {
+        "code": identity["code"],
+        "published": None,
+        "precision": choose_precision(config.precision, device),
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "vae_core": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    checkpoints.write_run(folder, weights, history, identity["config"], summary, record)
+    return load_run(folder)
+
+
+def _finished(folder: Path, identity: dict[str, Any]) -> Run | None:
+    """Load the run where it is the one that was asked for."""
+    if not (folder / checkpoints.RUN).exists():
+        return None
+    try:
+        run = load_run(folder)
+    except CheckpointError:
+        return None
+    return run if not _difference(identity, run.config, run.record) else None
+
+
+def _difference(identity: dict[str, Any], config: dict[str, Any], record: dict[str, Any]) -> str:
+    """Say in what a run differs from the one asked for; empty where it does not.
+
+    A published run stands for the version that made it, so its training code may differ.
+    """
+    asked = identity["config"]
+    differing = [
+        f"{name} {config.get(name)!r} instead of {asked.get(name)!r}"
+        for name in sorted(asked.keys() | config.keys())
+        if config.get(name) != asked.get(name)
+    ]
+    if record.get("code") != identity["code"] and not record.get("published"):
+        differing.append("other training code")
+    return ", ".join(differing)
+
+
+def _state_to_continue(folder: Path, identity: dict[str, Any], retrain: bool) -> State | None:
+    """Return the state of an interrupted training of this very run; set aside all else."""
+    reason = ""
+    state = None
+    try:
+        if (folder / checkpoints.RUN).exists():
+            run = load_run(folder)
+            reason = _difference(identity, run.config, run.record) or "a new training was asked for"
+        elif state := checkpoints.read_state(folder):
+            if retrain:
+                reason = "a new training was asked for"
+            else:
+                reason = _difference(identity, state.identity["config"], state.identity)
+    except (CheckpointError, FileNotFoundError) as error:
+        reason = str(error)
+    if reason:
+        aside = folder.with_name(f"{folder.name}.previous")
+        print(f"{folder} is kept as {aside.name} ({reason}); training anew", file=sys.stderr)
+        _replace_folder(folder, aside)
+        return None
+    return state
+
+
+def _replace_folder(folder: Path, aside: Path) -> None:
+    if aside.exists():
+        for path in aside.iterdir():
+            path.unlink()
+        aside.rmdir()
+    os.replace(folder, aside)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make one run from a terminal; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vae_core.experiment", description="Train one run, or load it."
+    )
+    parser.add_argument("--model", required=True, help=" or ".join(MODELS))
+    parser.add_argument("--params", default="p1", help=" or ".join(PARAMETER_SETS))
+    parser.add_argument("--dataset", default="shapes", help="a name or a path")
+    parser.add_argument("--limit", type=int, help="at most so many training pictures")
+    parser.add_argument("--fraction", type=float, default=1.0, help="share of the training part")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-epochs", type=int, default=100)
+    parser.add_argument("--monitor", default="train", help=" or ".join(MONITORS))
+    parser.add_argument("--beta", type=float, default=1.0, help="weight of the KL term")
+    parser.add_argument("--reduction", default="sum", help=" or ".join(loss.REDUCTIONS))
+    parser.add_argument("--precision", default="auto", help=" or ".join(PRECISIONS))
+    parser.add_argument("--device", help="cuda, mps or cpu")
+    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
+    parser.add_argument("--retrain", action="store_true")
+    chosen = vars(parser.parse_args(arguments))
+    try:
+        dataset = load_dataset(
+            chosen.pop("dataset"), limit=chosen.pop("limit"), fraction=chosen.pop("fraction")
+        )
+        run = train_or_load(dataset=dataset, **chosen)
+    except (ValueError, OSError, TrainingDiverged) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    best, test = run.summary["train"], run.summary["test"]
+    print(
+        f"{run.folder}: {run.summary['epochs']} epochs, best {run.summary['best_epoch']}; "
+        f"training loss {best['loss']:.2f}, test loss {test['loss']:.2f} "
+        f"(reconstruction {test['reconstruction']:.2f}, KL {test['kl']:.2f}) nats per picture; "
+        f"{run.summary['seconds_per_epoch']:.1f} s an epoch, {run.record['precision']}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""The study's parameter sets: the only place where these numbers stand."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ParameterSet:
+    """What the study varies between its trainings.
+
+    Attributes:
+        name: how the set is called in notebooks, tables and folders.
+        batch_size: pictures in one optimizer step, at least 1.
+        learning_rate: Adam's step size, above 0 and at most 1.
+        latent_dim: dimensions of the latent space, at least 1.
+
+    Raises:
+        ValueError: a value makes no sense; the message names it.
+    """
+
+    name: str
+    batch_size: int
+    learning_rate: float
+    latent_dim: int
+
+    def __post_init__(self):
+        for field in ("batch_size", "latent_dim"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(
+                    f"{field} is {value!r} in parameter set {self.name!r}; "
+                    "give a whole number of at least 1"
+                )
+        rate = self.learning_rate
+        is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+        if not is_number or not math.isfinite(rate) or not 0 < rate <= 1:
+            raise ValueError(
+                f"learning_rate is {rate!r} in parameter set {self.name!r}; "
+                "give a number above 0 and at most 1"
+            )
+
+
+PARAMETER_SETS = {
+    parameters.name: parameters
+    for parameters in (
+        ParameterSet("p1", batch_size=64, learning_rate=1e-3, latent_dim=128),
+        ParameterSet("p2", batch_size=128, learning_rate=5e-4, latent_dim=128),
+        ParameterSet("p3", batch_size=64, learning_rate=5e-4, latent_dim=256),
+    )
+}
+
+
+def parameter_set(params: str | ParameterSet) -> ParameterSet:
+    """Return the parameter set of this name; a set of one's own is returned as it is.
+
+    Raises:
+        ValueError: there is no set of this name; the message lists the known ones.
+    """
+    if isinstance(params, ParameterSet):
+        return params
+    if not isinstance(params, str) or params not in PARAMETER_SETS:
+        known = ", ".join(PARAMETER_SETS)
+        raise ValueError(
+            f"unknown parameter set {params!r}; choose one of {known}, "
+            "or add one in vae_core/parameter_sets.py"
+        )
+    return PARAMETER_SETS[params]
