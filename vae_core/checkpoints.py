@@ -240,7 +240,8 @@ def _checked_bytes(path: Path, record: dict[str, Any]) -> bytes:
         content = b""
     if _sha256(content) != record["files"].get(path.name):
         raise CheckpointError(
-            f"{path} is missing, damaged or of another run; delete the folder and train the run again"
+            f"{path} is missing, damaged or of another run; "
+            "delete the folder and train the run again"
         )
     return content
 

@@ -154,7 +154,7 @@ def _train(
             part: {name: row[f"{part}_{name}"] for name in parts}
             for part in ("train", "validation")
         },
-        "test": evaluate(trained, dataset.test, config.seed, config.beta, config.reduction),
+        "test": evaluate(trained, dataset.test, beta=config.beta, reduction=config.reduction),
         "seconds_per_epoch": statistics.median(row["seconds"] for row in history),
         "seconds": sum(row["seconds"] for row in history),
     }

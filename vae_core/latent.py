@@ -62,7 +62,24 @@ def traverse(model: VAE, z: Tensor, dimension: int, reach: float = 3.0, steps: i
 def step_sizes(strip: Tensor) -> Tensor:
     """Return the distance between neighbours of a strip [steps, C, H, W]: [steps - 1].
 
-    It is the root of the summed squared difference of the pictures, in [0, 1] units. On a
-    perfectly even walk all steps are alike.
+    It is the root of the summed squared difference of two pictures, in [0, 1] units.
     """
     return (strip[1:] - strip[:-1]).flatten(1).norm(dim=1)
+
+
+def unevenness(model: VAE, starts: Tensor, ends: Tensor, steps: int = 10) -> Tensor:
+    """Measure how smooth interpolation is: the largest step of a strip over its mean step.
+
+    It is 1 where all steps change the picture equally, and `steps` - 1 where the whole change
+    happens in one jump.
+
+    Args:
+        starts: latents [N, latent_dim].
+        ends: latents [N, latent_dim].
+
+    Returns:
+        one value for each pair, [N].
+    """
+    strips = (interpolate(model, z1, z2, steps) for z1, z2 in zip(starts, ends, strict=True))
+    sizes = [step_sizes(strip) for strip in strips]
+    return torch.stack([size.max() / size.mean() for size in sizes])

@@ -1,6 +1,7 @@
 """The two variational autoencoders that the study compares."""
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor, nn
@@ -170,7 +171,7 @@ def build_model(name: str, latent_dim: int, image_shape=IMAGE_SHAPE) -> VAE:
 
 def _linear_layers(sizes: list[int]) -> list[nn.Module]:
     layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1])]
-    for before, after in zip(sizes[1:], sizes[2:], strict=False):
+    for before, after in pairwise(sizes[1:]):
         layers += [nn.ReLU(), nn.Linear(before, after)]
     return layers
 

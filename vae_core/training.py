@@ -190,7 +190,7 @@ def train(
         began = time.perf_counter()
         epoch = len(history) + 1
         row = _train_epoch(model, optimizer, pictures, config, epoch, history)
-        held_out = evaluate(model, dataset.validation, config.seed, config.beta, config.reduction)
+        held_out = evaluate(model, dataset.validation, beta=config.beta, reduction=config.reduction)
         row |= {f"validation_{name}": value for name, value in held_out.items()}
         if not math.isfinite(held_out["loss"]):
             raise _diverged("the validation loss", epoch, "after its last step", history)

@@ -1,0 +1,6 @@
+"""Settings of the kernels that the Makefile starts."""
+
+c = get_config()  # noqa: F821
+
+# Each kernel would warn that its connection, to this very machine, is not encrypted.
+c.IPKernelApp.log_level = 40

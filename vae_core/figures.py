@@ -1,0 +1,139 @@
+"""Pictures from results, all in one style: grids, strips, curves, spectra."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vae_core.checkpoints import Run
+
+COLOURS = {"fc": "#d1495b", "conv": "#00798c"}
+LABELS = {"loss": "loss", "reconstruction": "reconstruction", "kl": "KL"}
+STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 160,
+    "savefig.bbox": "tight",
+    "figure.constrained_layout.use": True,
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "figure.titlesize": 13,
+    "figure.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+
+
+def picture_grid(pictures: Tensor, title: str, columns: int = 8) -> Figure:
+    """Show pictures [N, 3, H, W], in [0, 1] or uint8, in a grid, row by row."""
+    rows = math.ceil(len(pictures) / columns)
+    return picture_rows(
+        {f"row {row}": pictures[row * columns : (row + 1) * columns] for row in range(rows)},
+        title,
+        row_labels=False,
+    )
+
+
+def picture_rows(
+    rows: Mapping[str, Tensor],
+    title: str,
+    column_labels: Sequence[str] = (),
+    row_labels: bool = True,
+) -> Figure:
+    """Show a labelled row for each entry; the pictures of all rows stand in columns.
+
+    Args:
+        rows: pictures [N, 3, H, W], in [0, 1] or uint8, by the row's label.
+        title: what is seen, on which data and by which model.
+        column_labels: what each column is, above the first row.
+    """
+    columns = max(len(pictures) for pictures in rows.values())
+    with plt.rc_context({**STYLE, "axes.grid": False}):
+        figure, axes = plt.subplots(
+            len(rows),
+            columns,
+            squeeze=False,
+            figsize=(
+                1.0 * columns + 1.2 * row_labels,
+                1.0 * len(rows) + 0.5 + 0.3 * bool(column_labels),
+            ),
+        )
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+        for axis in axes.flat:
+            axis.set(xticks=[], yticks=[], frame_on=False)
+        for (label, pictures), line in zip(rows.items(), axes, strict=True):
+            for picture, axis in zip(pictures, line, strict=False):
+                axis.imshow(as_image(picture), interpolation="nearest")
+            if row_labels:
+                line[0].set_ylabel(label, rotation=0, ha="right", va="center")
+        for label, axis in zip(column_labels, axes[0], strict=False):
+            axis.set_title(label, fontsize=9)
+        figure.suptitle(title)
+    return figure
+
+
+def as_image(picture: Tensor) -> np.ndarray:
+    """Return a picture [3, H, W], in [0, 1] or uint8, as an array [H, W, 3] that can be shown."""
+    return picture.detach().cpu().movedim(0, -1).numpy()
+
+
+def loss_curves(runs: Mapping[str, Run], title: str) -> Figure:
+    """Show loss, reconstruction and KL of every epoch, each run in its model's colour.
+
+    Solid lines are means over the training pictures while they are learned, dashed ones over
+    the validation pictures after the epoch; a dot marks the best epoch, whose weights are kept.
+
+    Args:
+        runs: runs by their label in the legend.
+    """
+    styles = _line_styles(runs)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 3, figsize=(12, 3.8))
+        for axis, (part, label) in zip(axes, LABELS.items(), strict=True):
+            for name, run in runs.items():
+                epochs = [row["epoch"] for row in run.history]
+                learned = [row[f"train_{part}"] for row in run.history]
+                held_out = [row[f"validation_{part}"] for row in run.history]
+                best = run.summary["best_epoch"]
+                axis.plot(epochs, learned, label=name, **styles[name])
+                axis.plot(epochs, held_out, **{**styles[name], "linestyle": "--", "alpha": 0.6})
+                axis.plot(best, learned[best - 1], "o", color=styles[name]["color"])
+            axis.set(xlabel="epoch", title=label)
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        axes[0].set_ylabel("nats per picture")
+        axes[0].legend(title="solid: training, dashed: validation")
+        figure.suptitle(title)
+    return figure
+
+
+def kl_spectrum(kl: Mapping[str, Tensor], title: str) -> Figure:
+    """Show the KL divergence of each latent dimension, [latent_dim] nats, largest first."""
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(8, 3.8))
+        for label, values in kl.items():
+            axis.plot(np.sort(values.numpy())[::-1] + 1e-6, label=label)
+        axis.set(
+            xlabel="latent dimension, the most used first",
+            ylabel="KL, nats per picture",
+            yscale="log",
+        )
+        axis.legend()
+        figure.suptitle(title)
+    return figure
+
+
+def _line_styles(runs: Mapping[str, Run]) -> dict[str, dict]:
+    """One colour a model; runs of the same model differ in shade."""
+    seen: dict[str, int] = {}
+    styles = {}
+    for name, run in runs.items():
+        model = run.config["model"]
+        shade = seen.get(model, 0)
+        seen[model] = shade + 1
+        styles[name] = {"color": COLOURS[model], "alpha": 1 - 0.3 * min(shade, 2)}
+    return styles
