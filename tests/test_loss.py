@@ -1,0 +1,77 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vae_core.loss import elbo, kl_per_dimension
+
+NORMAL = torch.distributions.Normal
+numbers = st.floats(-3, 3)
+
+
+def parts(pictures=4, latent_dim=6, **options):
+    torch.manual_seed(0)
+    decoded, originals = torch.rand(2, pictures, 3, 4, 4)
+    mu, logvar = torch.randn(2, pictures, latent_dim)
+    return decoded, originals, mu, logvar, elbo(decoded, originals, mu, logvar, **options)
+
+
+@given(numbers, numbers)
+def test_kl_is_that_of_two_gaussians(mu, logvar):
+    posterior = NORMAL(torch.tensor(mu), torch.tensor(logvar / 2).exp())
+    expected = torch.distributions.kl_divergence(posterior, NORMAL(0.0, 1.0)).item()
+    found = kl_per_dimension(torch.tensor(mu), torch.tensor(logvar)).item()
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert found >= -1e-6
+
+
+def test_kl_of_known_values():
+    # 0.5 (mu² + sigma² - 1 - log sigma²) with mu 2 and sigma² 3
+    kl = kl_per_dimension(torch.tensor(2.0), torch.tensor(3.0).log())
+    assert kl.item() == pytest.approx(0.5 * (4 + 3 - 1 - math.log(3)))
+
+
+def test_one_value_a_picture_summed_over_its_values():
+    decoded, originals, mu, logvar, loss = parts()
+    assert loss.total.shape == loss.reconstruction.shape == loss.kl.shape == (4,)
+    by_hand = ((decoded[2] - originals[2]) ** 2).sum()
+    torch.testing.assert_close(loss.reconstruction[2], by_hand)
+    torch.testing.assert_close(loss.kl[2], kl_per_dimension(mu[2], logvar[2]).sum())
+    torch.testing.assert_close(loss.total, loss.reconstruction + loss.kl)
+
+
+def test_beta_weighs_the_kl_term_alone():
+    *_, loss = parts(beta=4.0)
+    torch.testing.assert_close(loss.total, loss.reconstruction + 4 * loss.kl)
+
+
+def test_mean_reduction_averages_over_the_values_of_a_picture():
+    *_, by_sum = parts()
+    *_, by_mean = parts(reduction="mean")
+    torch.testing.assert_close(by_mean.reconstruction, by_sum.reconstruction / (3 * 4 * 4))
+    torch.testing.assert_close(by_mean.kl, by_sum.kl)
+
+
+def test_perfect_reconstruction_at_the_prior_costs_nothing():
+    pictures = torch.rand(2, 3, 4, 4)
+    loss = elbo(pictures, pictures, torch.zeros(2, 5), torch.zeros(2, 5))
+    assert loss.total.tolist() == [0, 0]
+
+
+def test_gradients_are_right():
+    torch.manual_seed(1)
+    tensors = [torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2), torch.randn(2, 3), torch.randn(2, 3)]
+    inputs = [tensor.double().requires_grad_() for tensor in tensors]
+    assert torch.autograd.gradcheck(lambda *x: elbo(*x).total, inputs)
+
+
+def test_different_shapes_are_refused():
+    with pytest.raises(ValueError, match="differ in shape"):
+        elbo(torch.rand(2, 3, 4, 4), torch.rand(2, 3, 8, 8), torch.zeros(2, 5), torch.zeros(2, 5))
+
+
+def test_unknown_reduction_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"'max'.*sum, mean"):
+        parts(reduction="max")
