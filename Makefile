@@ -18,7 +18,7 @@ epochs = $(or $(MAX_EPOCHS),$(if $(call built_in,$(1)),10,100))
 # The study uses 30 % of CelebA, and all of what anybody puts in its place.
 fraction = $(if $(filter celeba,$(1)),0.3,1.0)
 # Notebooks run in notebooks/, so a path that was given here is made absolute.
-place = $(if $(filter shapes faces cifar10 celeba,$(1)),$(1),$(abspath $(1)))
+place = $(if $(filter shapes faces cifar10 celeba,$(1)),$(1),$(shell $(PYTHON) -c 'import os, sys; print(os.path.abspath(os.path.expanduser(sys.argv[1])))' '$(1)'))
 
 VENV   := .venv
 BIN    := $(VENV)/bin

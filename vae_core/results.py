@@ -110,7 +110,9 @@ def results_table(runs: Iterable[Run], pictures: Sequence[Tensor] = ()) -> Table
             "set": params,
             "model": MODELS[model].title,
             "seeds": len(group),
-            "epochs": spread([run.summary["epochs"] for run in group]),
+            "epochs": group[0].summary["epochs"]
+            if len(group) == 1
+            else spread([run.summary["epochs"] for run in group]),
             "training loss": spread([run.summary["train"]["loss"] for run in group]),
             "test loss": spread([run.summary["test"]["loss"] for run in group]),
             "published epochs": PUBLISHED.get((params, model), ("–", "–"))[0],
