@@ -9,6 +9,7 @@ import vae_core
 
 FLOORS = (
     {"parameter_sets", "models", "loss", "synthetic", "files", "progress", "vision"},
+    {"picture_files"},
     {"data", "checkpoints", "evaluation"},
     {"training", "latent"},
     {"results"},

@@ -41,7 +41,7 @@ def evaluate(
         batch = to_unit_interval(batch, model)
         decoded, mu, logvar = model(batch, noise)
         parts = elbo(decoded, batch, mu, logvar, beta, reduction)
-        sums += torch.stack(parts).sum(1).double().cpu()
+        sums += torch.stack(parts).sum(1).cpu().double()
     loss, reconstruction, kl = (sums / len(pictures)).tolist()
     return {"loss": loss, "reconstruction": reconstruction, "kl": kl}
 

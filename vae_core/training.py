@@ -242,7 +242,7 @@ def _train_epoch(
                 f"loss {loss:.1f} = {reconstruction:.1f} + KL {kl:.1f}", refresh=False
             )
 
-    means = (sums.double().sum(0) / len(pictures)).tolist()
+    means = (sums.cpu().double().sum(0) / len(pictures)).tolist()
     return dict(zip(("train_loss", "train_reconstruction", "train_kl"), means, strict=True))
 
 
