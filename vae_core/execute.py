@@ -23,6 +23,8 @@ from papermill.exceptions import PapermillExecutionError
 
 from vae_core.files import write
 
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
 
 def notebook_parameters(notebook: Path) -> dict[str, str]:
     """Return the names and the written values of the cell tagged `parameters`.
@@ -33,12 +35,21 @@ def notebook_parameters(notebook: Path) -> dict[str, str]:
     """
     if not notebook.is_file():
         raise FileNotFoundError(f"{notebook} does not exist; see the folder notebooks/")
-    for cell in jupytext.read(notebook).cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            assignments = [
-                node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)
-            ]
-            return {node.targets[0].id: ast.unparse(node.value) for node in assignments}
+    # jupytext, its YAML reader and ast have no error in common.
+    try:
+        cells = jupytext.read(notebook).cells
+        for cell in cells:
+            if "parameters" in cell.metadata.get("tags", []):
+                assignments = [
+                    node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)
+                ]
+                values = {node.targets[0].id: ast.unparse(node.value) for node in assignments}
+                for value in values.values():
+                    ast.literal_eval(value)
+                return values
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{notebook} cannot be read as a notebook: {reason}") from error
     raise ValueError(f"{notebook} has no cell tagged 'parameters'; tag the one with its settings")
 
 
@@ -64,7 +75,8 @@ def parse_parameters(notebook: Path, settings: list[str]) -> dict[str, Any]:
             continue
         try:
             values[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+            json.dumps(values[name])  # papermill and the report store it so
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             raise ValueError(f"{name} is {text!r}; write it as {known[name]} is written") from None
     return values
 
@@ -84,38 +96,69 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], timeout: i
     began = time.perf_counter()
     scratch, failed = output.with_suffix(".running.ipynb"), output.with_suffix(".failed.ipynb")
     log, status = output.with_suffix(".log"), output.with_suffix(".json")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    for old in (output, scratch, failed, log, status):
-        old.unlink(missing_ok=True)
     result = {"notebook": notebook.stem, "parameters": parameters, "status": "done", "error": ""}
+    trace = ""
     try:
-        jupytext.write(jupytext.read(notebook), scratch)
-        papermill.execute_notebook(
-            scratch,
-            scratch,
-            parameters,
-            kernel_name="python3",
-            cwd=notebook.parent,
-            progress_bar=False,
-            execution_timeout=timeout,
-        )
-        scratch.replace(output)
-    except PapermillExecutionError as error:
-        result["error"] = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
-        result["status"] = "skipped" if error.ename == "DatasetMissing" else "failed"
-        write(log, "\n".join(error.traceback))
-    except CellTimeoutError:
-        result |= {"status": "failed", "error": f"a cell took longer than {timeout} s"}
-        write(log, traceback.format_exc())
-    except DeadKernelError:
-        result |= {"status": "failed", "error": "the kernel died (out of memory, perhaps)"}
-        write(log, traceback.format_exc())
-    if result["status"] == "failed" and scratch.exists():
-        scratch.replace(failed)
-    scratch.unlink(missing_ok=True)
-    result["seconds"] = round(time.perf_counter() - began, 1)
-    write(status, json.dumps(result, indent=2) + "\n")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            document = jupytext.read(notebook)
+            document.metadata["kernelspec"] = KERNEL
+            jupytext.write(document, scratch)
+            papermill.execute_notebook(
+                scratch,
+                scratch,
+                parameters,
+                cwd=notebook.parent,
+                progress_bar=False,
+                execution_timeout=timeout,
+            )
+            _refuse_early_exit(scratch)
+        except EarlyExit as error:
+            result |= {"status": "failed", "error": str(error)}
+            trace = str(error)
+        except PapermillExecutionError as error:
+            result["error"] = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+            result["status"] = "skipped" if error.ename == "DatasetMissing" else "failed"
+            trace = "\n".join(error.traceback)
+        except CellTimeoutError:
+            result |= {"status": "failed", "error": f"a cell took longer than {timeout} s"}
+            trace = traceback.format_exc()
+        except DeadKernelError:
+            result |= {"status": "failed", "error": "the kernel died (out of memory, perhaps)"}
+            trace = traceback.format_exc()
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(
+                error.errno,
+                f"{output} could not be written ({reason}); what was there before is untouched",
+            ) from error
+        result["seconds"] = round(time.perf_counter() - began, 1)
+
+        # What needs space is written first, so that a full disk takes nothing away.
+        if trace:
+            write(log, trace)
+        write(status, json.dumps(result, indent=2) + "\n")
+        kept = {"done": output, "failed": failed}.get(result["status"])
+        if kept:
+            scratch.replace(kept)
+        for old in {output, failed} - {kept}:
+            old.unlink(missing_ok=True)
+        if not trace:
+            log.unlink(missing_ok=True)
+    finally:
+        scratch.unlink(missing_ok=True)
     return result
+
+
+class EarlyExit(RuntimeError):
+    """A cell ended the kernel with sys.exit, which papermill takes for success."""
+
+
+def _refuse_early_exit(executed: Path) -> None:
+    for cell in jupytext.read(executed).cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                raise EarlyExit(f"cell {cell.execution_count}: {output.ename}: {output.evalue}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -54,7 +54,10 @@ def page(notebook: NotebookNode, name: str) -> str:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = MATHS.sub(_mathml, cell.source)
-    exporter = HTMLExporter(extra_loaders=[DictLoader({"page": PAGE})], template_file="page")
+    # Anchors would make headings pass through an XML parser, which breaks the maths in them.
+    exporter = HTMLExporter(
+        extra_loaders=[DictLoader({"page": PAGE})], template_file="page", exclude_anchor_links=True
+    )
     resources = {"metadata": {"name": name}, "style": STYLE}
     return exporter.from_notebook_node(notebook, resources)[0]
 
