@@ -33,7 +33,7 @@ export IPYTHONDIR := $(CURDIR)/.ipython
 unexport JUPYTER_PATH
 unexport PYTHONPATH
 
-.PHONY: help report test lab pair reference clean FORCE
+.PHONY: help report test lab pair reference bench clean FORCE
 
 help: ## print every target with a line on what it does
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -71,7 +71,7 @@ $(REPORT)/index.html: $(PAGES)
 JOBS   = $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS)))
 SHARE  = $(if $(filter -j%,$(MAKEFLAGS)),OMP_NUM_THREADS=$$((cores = $$(getconf _NPROCESSORS_ONLN) / $(or $(JOBS),999), cores > 1 ? cores : 1)))
 NUMBER = [$$(printf '%s\n' $(PAGES) | grep -nxF '$@' | cut -d: -f1)/$(words $(PAGES))]
-EXECUTE = @$(SHARE) $(BIN)/python -m vae_core.execute $(CHECK) --label "$(NUMBER) " $< $@
+EXECUTE = @$(SHARE) $(BIN)/python -m vae_core.execute --label "$(NUMBER) " $< $@
 COMMON  = seed=$(SEED) limit=$(LIMIT) precision=$(PRECISION)
 ANEW    = $(if $(filter-out 0,$(RETRAIN)),retrain=True)
 REAL    = 'dataset=$(call place,$(DATASET))' fraction=$(call fraction,$(DATASET)) max_epochs=$(call epochs,$(DATASET))
@@ -118,6 +118,9 @@ test: $(READY) ## lint, unit tests, pair check, and nbval on the notebooks
 	@$(BIN)/pytest tests
 	@rm -rf $(SCRATCH)
 	@VAE_CHECKPOINTS=$(SCRATCH) $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks
+
+bench: $(READY) ## measure training speed against a usual notebook's recipe
+	@$(BIN)/python benchmarks/bench.py
 
 clean: ## remove the report and the environment; data and checkpoints stay
 	rm -rf $(VENV) $(REPORT) .pytest_cache .ruff_cache .hypothesis

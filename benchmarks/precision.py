@@ -1,0 +1,85 @@
+"""Does bfloat16 cost anything? Float32 against bfloat16 on the same seeds.
+
+`python benchmarks/precision.py --dataset PATH` trains both models with p1 and p2 on three seeds
+for twelve epochs in either precision and compares the validation losses. Everything but the
+rounding is the same in a pair of runs: initial weights, order, noise. A longer run that exists in
+bfloat16 is taken for its first twelve epochs, which are the same.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from vae_core.data import load_dataset
+from vae_core.experiment import train_or_load
+from vae_core.files import CHECKPOINTS, write
+from vae_core.models import MODELS
+
+EPOCHS = 12
+OUTPUT = Path(__file__).with_name("precision.json")
+
+
+def main() -> int:
+    """Train or load the runs, print the table, write the JSON; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="cifar10", help="a name or a path")
+    parser.add_argument("--sets", nargs="+", default=["p1", "p2"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    options = parser.parse_args()
+    data = load_dataset(options.dataset)
+
+    def validation_loss(model: str, params: str, seed: int, precision: str) -> float:
+        study = CHECKPOINTS / data.name / f"{model}-{params}-seed{seed}"
+        if precision == "bfloat16" and (study / "run.json").exists():
+            run = train_or_load(model, params, data, seed)
+            if run.record["precision"] == precision and len(run.history) >= EPOCHS:
+                return run.history[EPOCHS - 1]["validation_loss"]
+        run = train_or_load(model, params, data, seed, EPOCHS, precision=precision)
+        return run.history[-1]["validation_loss"]
+
+    rows = []
+    for params in options.sets:
+        for model in MODELS:
+            losses = {
+                precision: [validation_loss(model, params, seed, precision) for seed in options.seeds]
+                for precision in ("float32", "bfloat16")
+            }
+            rows.append({"params": params, "model": model, **losses})
+    results = {"dataset": data.title, "epochs": EPOCHS, "seeds": options.seeds, "rows": rows}
+    write(options.output, json.dumps(results, indent=2) + "\n")
+    print(table(results))
+    return 0
+
+
+def table(results: dict) -> str:
+    """Return the comparison as a Markdown table."""
+    lines = [
+        "| set | model | float32 | bfloat16 | difference | spread of the seeds |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in results["rows"]:
+        means = {name: statistics.fmean(row[name]) for name in ("float32", "bfloat16")}
+        spread = statistics.stdev(row["float32"])
+        lines.append(
+            f"| {row['params']} | {MODELS[row['model']].title} | {means['float32']:.2f} "
+            f"| {means['bfloat16']:.2f} | {means['bfloat16'] - means['float32']:+.2f} | {spread:.2f} |"
+        )
+    pairs = [
+        after - before
+        for row in results["rows"]
+        for before, after in zip(row["float32"], row["bfloat16"], strict=True)
+    ]
+    error = statistics.stdev(pairs) / len(pairs) ** 0.5
+    lines.append("")
+    lines.append(
+        f"Mean difference over all {len(pairs)} pairs of runs: {statistics.fmean(pairs):+.2f} "
+        f"± {error:.2f} (standard error) nats per picture."
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
