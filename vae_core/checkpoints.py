@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
@@ -124,13 +124,14 @@ def load_run(folder: Path | str) -> Run:
     try:
         model = build_model(config["model"], config["params"]["latent_dim"])
         model.load_state_dict(parse_safetensors(contents[WEIGHTS]))
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder / WEIGHTS} does not hold the weights of the model that {RUN} describes; "
             "delete the folder and train the run again"
         ) from error
-    history = _history_from_csv(contents[HISTORY].decode(), folder / HISTORY)
-    rest = {name: value for name, value in record.items() if name not in ("config", "summary")}
+    history = _history_from_csv(contents[HISTORY], folder / HISTORY)
+    of_the_files = ("format", "run", "config", "summary", "files", "sha256")
+    rest = {name: value for name, value in record.items() if name not in of_the_files}
     return Run(model.eval(), history, config, summary, rest, folder)
 
 
@@ -206,7 +207,8 @@ def read_state(folder: Path) -> State | None:
         intact = metadata["sha256"] == _digest_of_tensors(metadata["state"], tensors)
         body = json.loads(metadata["state"]) if intact else {}
     except Exception as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} is damaged: {reason}") from error
     if body.get("format") != FORMAT:
         raise CheckpointError(f"{path} is damaged or of another format version than {FORMAT}")
     return State(tensors, body["history"], body["identity"])
@@ -254,12 +256,11 @@ def _history_to_csv(history: History) -> str:
     return text.getvalue()
 
 
-def _history_from_csv(text: str, path: Path) -> History:
+def _history_from_csv(content: bytes, path: Path) -> History:
     try:
-        rows = [
-            {name: float(row[name]) for name in HISTORY_COLUMNS}
-            for row in csv.DictReader(io.StringIO(text))
+        return [
+            {name: float(row[name]) for name in HISTORY_COLUMNS} | {"epoch": int(row["epoch"])}
+            for row in csv.DictReader(io.StringIO(content.decode()))
         ]
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise CheckpointError(f"{path} is not a history: {error}") from error
-    return [{**row, "epoch": int(row["epoch"])} for row in rows]

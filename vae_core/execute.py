@@ -31,14 +31,13 @@ def notebook_parameters(notebook: Path) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: there is no such notebook.
-        ValueError: it has no cell tagged `parameters`.
+        ValueError: it cannot be read, or has no cell tagged `parameters`.
     """
     if not notebook.is_file():
         raise FileNotFoundError(f"{notebook} does not exist; see the folder notebooks/")
     # jupytext, its YAML reader and ast have no error in common.
     try:
-        cells = jupytext.read(notebook).cells
-        for cell in cells:
+        for cell in jupytext.read(notebook).cells:
             if "parameters" in cell.metadata.get("tags", []):
                 assignments = [
                     node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)
@@ -92,6 +91,9 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], timeout: i
 
     Returns:
         "notebook", "parameters", "status" ("done", "failed" or "skipped"), "error" and "seconds".
+
+    Raises:
+        OSError: something cannot be written; what a former execution left is then untouched.
     """
     began = time.perf_counter()
     scratch, failed = output.with_suffix(".running.ipynb"), output.with_suffix(".failed.ipynb")

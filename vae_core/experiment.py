@@ -7,8 +7,9 @@ import argparse
 import ast
 import dataclasses
 import hashlib
-import os
 import platform
+import re
+import shutil
 import statistics
 import sys
 from datetime import datetime, timezone
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 
 from vae_core import __version__, checkpoints, evaluation, loss, models, training
-from vae_core.checkpoints import CheckpointError, History, Run, State, load_run
+from vae_core.checkpoints import STATE, CheckpointError, History, Run, State, load_run
 from vae_core.data import Dataset, load_dataset
 from vae_core.evaluation import evaluate
 from vae_core.files import CHECKPOINTS, held
@@ -76,6 +77,8 @@ def train_or_load(
     if unknown:
         raise ValueError(f"unknown option {sorted(unknown)[0]!r}; see vae_core.training.Config")
     config = Config(model, parameter_set(params), seed, max_epochs, **options)
+    if seed >= 2**63:
+        raise ValueError(f"seed is {seed!r}; give a whole number below 2**63")
     chosen_device = choose_device(device)
     identity = {
         "config": {
@@ -86,18 +89,34 @@ def train_or_load(
         "code": training_code(),
     }
     folder = Path(checkpoints) / dataset.name / run_name(config)
-    if not retrain and (run := _finished(folder, identity)):
+    # A state beside a finished run was left by a kill; only who holds the folder may remove it.
+    if not (retrain or (folder / STATE).exists()) and (run := _finished(folder, identity)):
         return run
     with held(folder):
         if not retrain and (run := _finished(folder, identity)):
+            (folder / STATE).unlink(missing_ok=True)
             return run
         state = _state_to_continue(folder, identity, retrain)
         return _train(config, dataset, chosen_device, folder, identity, state)
 
 
 def run_name(config: Config) -> str:
-    """Return `<model>-<params>-seed<k>`, and after it every field that is not the default."""
-    name = f"{config.model}-{config.params.name}-seed{config.seed}"
+    """Return `<model>-<params>-seed<k>`, and after it every field that is not the default.
+
+    A parameter set of one's own is told by its values too: its name may be that of another.
+
+    Raises:
+        ValueError: the name of the parameter set cannot be part of a folder's name.
+    """
+    params = config.params
+    if not isinstance(params.name, str) or not re.fullmatch(r"[\w.-]+", params.name):
+        raise ValueError(
+            f"the parameter set's name is {params.name!r}; use letters, digits and the signs . _ -"
+        )
+    name = f"{config.model}-{params.name}"
+    if params != PARAMETER_SETS.get(params.name):
+        name += f"-{params.batch_size}-{params.learning_rate}-{params.latent_dim}"
+    name += f"-seed{config.seed}"
     for field in dataclasses.fields(Config)[3:]:
         value = getattr(config, field.name)
         if value != field.default:
@@ -135,13 +154,25 @@ def _train(
 
     try:
         weights, history = train(config, dataset, device, state, keep)
+        _finish(config, dataset, device, folder, identity, weights, history)
     except KeyboardInterrupt:
-        print(
-            f"stopped; the finished epochs are kept in {folder}, "
-            "and the same call goes on from there",
-            file=sys.stderr,
-        )
+        last = checkpoints.read_state(folder)
+        where = f"epoch {len(last.history)} is kept in {folder}" if last else "no epoch is finished"
+        print(f"stopped; {where}; the same call goes on from there", file=sys.stderr)
         raise
+    return load_run(folder)
+
+
+def _finish(
+    config: Config,
+    dataset: Dataset,
+    device: torch.device,
+    folder: Path,
+    identity: dict[str, Any],
+    weights: dict[str, torch.Tensor],
+    history: History,
+) -> None:
+    """Evaluate on the test part and write the run."""
     best = best_epoch(monitored(config, history))
     row = history[best - 1]
     trained = models.build_model(config.model, config.params.latent_dim)
@@ -173,7 +204,6 @@ def _train(
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     checkpoints.write_run(folder, weights, history, identity["config"], summary, record)
-    return load_run(folder)
 
 
 def _finished(folder: Path, identity: dict[str, Any]) -> Run | None:
@@ -182,7 +212,7 @@ def _finished(folder: Path, identity: dict[str, Any]) -> Run | None:
         return None
     try:
         run = load_run(folder)
-    except CheckpointError:
+    except (CheckpointError, FileNotFoundError):
         return None
     return run if not _difference(identity, run.config, run.record) else None
 
@@ -216,22 +246,27 @@ def _state_to_continue(folder: Path, identity: dict[str, Any], retrain: bool) ->
                 reason = "a new training was asked for"
             else:
                 reason = _difference(identity, state.identity["config"], state.identity)
+        elif (folder / checkpoints.WEIGHTS).exists():
+            reason = f"its {checkpoints.RUN} is missing"
     except (CheckpointError, FileNotFoundError) as error:
         reason = str(error)
     if reason:
-        aside = folder.with_name(f"{folder.name}.previous")
-        print(f"{folder} is kept as {aside.name} ({reason}); training anew", file=sys.stderr)
-        _replace_folder(folder, aside)
+        _set_aside(folder, reason)
         return None
     return state
 
 
-def _replace_folder(folder: Path, aside: Path) -> None:
+def _set_aside(folder: Path, reason: str) -> None:
+    """Keep the folder as `<folder>.previous`; an unfinished run does not displace a finished."""
+    aside = folder.with_name(f"{folder.name}.previous")
+    if (aside / checkpoints.RUN).exists() and not (folder / checkpoints.RUN).exists():
+        print(f"{folder} was unfinished and is dropped ({reason}); training anew", file=sys.stderr)
+        shutil.rmtree(folder)
+        return
+    print(f"{folder} is kept as {aside.name} ({reason}); training anew", file=sys.stderr)
     if aside.exists():
-        for path in aside.iterdir():
-            path.unlink()
-        aside.rmdir()
-    os.replace(folder, aside)
+        shutil.rmtree(aside)
+    folder.replace(aside)
 
 
 def main(arguments: list[str] | None = None) -> int:
