@@ -44,7 +44,9 @@ def main() -> int:
     for params in options.sets:
         for model in MODELS:
             losses = {
-                precision: [validation_loss(model, params, seed, precision) for seed in options.seeds]
+                precision: [
+                    validation_loss(model, params, seed, precision) for seed in options.seeds
+                ]
                 for precision in ("float32", "bfloat16")
             }
             rows.append({"params": params, "model": model, **losses})
@@ -61,11 +63,11 @@ def table(results: dict) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in results["rows"]:
-        means = {name: statistics.fmean(row[name]) for name in ("float32", "bfloat16")}
+        before, after = (statistics.fmean(row[name]) for name in ("float32", "bfloat16"))
         spread = statistics.stdev(row["float32"])
         lines.append(
-            f"| {row['params']} | {MODELS[row['model']].title} | {means['float32']:.2f} "
-            f"| {means['bfloat16']:.2f} | {means['bfloat16'] - means['float32']:+.2f} | {spread:.2f} |"
+            f"| {row['params']} | {MODELS[row['model']].title} | {before:.2f} | {after:.2f} "
+            f"| {after - before:+.2f} | {spread:.2f} |"
         )
     pairs = [
         after - before

@@ -142,8 +142,8 @@ print(f"The {better}'s test loss is lower by {abs(difference):.0f} nats per pict
 #
 # Test pictures, which neither model has learned, above what each model makes of them. Here the
 # posterior mean is decoded, without noise. What is missing is what was not worth its nats: fine
-# texture first, then small parts. The FC-VAE tends to lose edges and small differences of place,
-# since each of its output pixels is an average that learned nothing from its neighbours.
+# texture first, then small parts. The FC-VAE tends to lose edges and small differences of place:
+# it has to learn each edge at each place anew, and has seen few pictures with this edge just here.
 
 # %% tags=["report"]
 shown = data.test[:10]

@@ -89,8 +89,8 @@ plt.show()
 # $$L_{t-1} - 2 L_t + L_{t+1}$$
 #
 # has the variance $6 s^2$, so the root mean square of these bends over $\sqrt{6}$ estimates $s$
-# whatever the slope. The first third of the epochs, where the loss falls steeply, is left out.
-# With a handful of epochs the estimate is rough, and with fewer than five there is none (nan).
+# whatever the slope. The first third of the epochs, where the loss falls steeply, is left out. A
+# short training is nothing but steep, so with fewer than fifteen epochs there is no estimate (–).
 
 # %% tags=["report"]
 oscillation_table(runs)

@@ -34,7 +34,7 @@ def test_the_two_of_a_pair_say_the_same(source):
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_outputs_are_stored(source):
-    """Without stored outputs nbval has nothing to compare and passes; `make reference` stores them."""
+    """Without them nbval compares nothing and passes; `make reference` stores them."""
     cells = json.loads(source.with_suffix(".ipynb").read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     for number, cell in enumerate(code, start=1):

@@ -4,9 +4,7 @@ In a terminal: `python -m vae_core.experiment --model conv --params p1 --dataset
 """
 
 import argparse
-import ast
 import dataclasses
-import hashlib
 import platform
 import re
 import shutil
@@ -23,7 +21,7 @@ from vae_core import __version__, checkpoints, evaluation, loss, models, trainin
 from vae_core.checkpoints import STATE, CheckpointError, History, Run, State, load_run
 from vae_core.data import Dataset, load_dataset
 from vae_core.evaluation import evaluate
-from vae_core.files import CHECKPOINTS, held
+from vae_core.files import CHECKPOINTS, code_hash, held
 from vae_core.models import MODELS
 from vae_core.parameter_sets import PARAMETER_SETS, ParameterSet, parameter_set
 from vae_core.training import (
@@ -125,20 +123,8 @@ def run_name(config: Config) -> str:
 
 
 def training_code() -> str:
-    """Return a hash over the syntax trees of the modules that a run's numbers go through.
-
-    Comments, docstrings and layout do not count.
-    """
-    digest = hashlib.sha256()
-    for module in (models, loss, evaluation, training):
-        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
-                node
-            ):
-                node.body = node.body[1:] or [ast.Pass()]
-        digest.update(ast.unparse(tree).encode())
-    return digest.hexdigest()[:16]
+    """Return a hash over the code that a run's numbers go through; see `files.code_hash`."""
+    return code_hash(models, loss, evaluation, training)
 
 
 def _train(
