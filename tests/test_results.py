@@ -71,9 +71,9 @@ def test_oscillation_estimates_the_jumps_whatever_the_slope():
         {"validation_loss": 100 - 0.01 * epoch + jump} for epoch, jump in enumerate(noise.tolist())
     ]
     assert oscillation(history) == pytest.approx(0.7, rel=0.05)
-    straight = [{"validation_loss": 100 - 2.0 * epoch} for epoch in range(9)]
+    straight = [{"validation_loss": 100 - 2.0 * epoch} for epoch in range(20)]
     assert oscillation(straight) == pytest.approx(0)
-    assert math.isnan(oscillation(straight[:4]))
+    assert math.isnan(oscillation(straight[:14]))
 
 
 def test_tables_of_oscillation_and_early_stopping():
@@ -84,5 +84,7 @@ def test_tables_of_oscillation_and_early_stopping():
     assert row["stop by validation"] == 8
     assert row["validation loss kept by validation"] == "70.0"
     assert row["validation loss kept by train"] == "75.9"
-    (row,) = oscillation_table([still]).rows
-    assert float(row["oscillation"]) > 0
+    long = run(losses=[80.0, 70.0] * 10)
+    short, jumping = oscillation_table([still, long]).rows
+    assert short["oscillation"] == "–"
+    assert float(jumping["oscillation"]) == pytest.approx(20 / 6**0.5, abs=0.01)

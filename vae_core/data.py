@@ -4,49 +4,32 @@ Picture files are decoded once. The result lies in `<root>/cache/` as raw bytes 
 into memory, so that loading it again takes a moment and a set may be larger than the memory.
 """
 
-import errno
 import hashlib
-import io
 import json
 import os
-import posixpath
 import re
 import socket
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral, Real
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 
 from vae_core import picture_files, synthetic
 from vae_core.files import DATA, code_hash, held, write, writing
-from vae_core.picture_files import (
-    CHUNK,
-    SIZE,
-    decode_all,
-    open_files,
-    reading,
-    reason,
-    refuse_web_page,
-)
-from vae_core.progress import progress
+from vae_core.picture_files import SIZE, decode_all, open_files, reading, reason, refuse_web_page
 from vae_core.vision import CIFAR10
 
 BUILT_IN = {"shapes": (20_000, 2_000, 2_000), "faces": (20_000, 2_000, 2_000)}
 NAMES = (*BUILT_IN, "cifar10", "celeba")
-TITLES = {
-    "shapes": "built-in shapes",
-    "faces": "built-in faces",
+TITLES = {name: f"built-in {name}" for name in BUILT_IN} | {
     "cifar10": "CIFAR-10",
     "cifar10-jpeg": "CIFAR-10 (JPEG)",
     "celeba": "CelebA",
     "celeba-9k": "CelebA (first 9,000)",
-    "celeba-files": "CelebA",
     "img_align_celeba": "CelebA",
 }
 PARTS = ("train", "validation", "test")
@@ -79,8 +62,7 @@ def load_dataset(name_or_path, root=DATA, seed=0, limit=None, fraction=1.0) -> D
     A folder or zip with `train/` and `test/` (and `validation/` or `val/`) has these parts;
     otherwise 10 % are drawn for testing, and 5 % of the training pictures for validation. A copy
     of CelebA keeps its official partition. Every picture becomes a centre square of 32×32 RGB,
-    transparent ones on white. A path is taken as a name where it equals one: write `./shapes` for
-    a folder.
+    transparent ones on white. A folder that is called like a data set is given as `./shapes`.
 
     Args:
         root: the folder of downloaded and cached data.
@@ -99,13 +81,8 @@ def load_dataset(name_or_path, root=DATA, seed=0, limit=None, fraction=1.0) -> D
     limit = limit if limit is None else _whole("limit", limit, least=1)
     if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < fraction <= 1:
         raise ValueError(f"fraction is {fraction!r}; it must be above 0 and at most 1")
-    fraction = float(fraction)
-    name = text
-    if text not in NAMES:
-        path = _existing(text)
-        stem = path.resolve().name if path.is_dir() else path.stem
-        name = re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "pictures"
-        name += "-files" * (name in NAMES)
+    fraction, path = float(fraction), Path(os.path.expanduser(text))
+    name = text if text in NAMES else _name_of(path, text)
     title = TITLES.get(name, name)
     name += f"-fraction{fraction}" * (fraction < 1)
     name += f"-limit{limit}" * (limit is not None)
@@ -114,20 +91,21 @@ def load_dataset(name_or_path, root=DATA, seed=0, limit=None, fraction=1.0) -> D
     if text in BUILT_IN:
         counts = _counts(BUILT_IN[text], limit, fraction)
         draw = getattr(synthetic, text)
-        drawn = [draw(count, 3 * seed + part)[0] for part, count in enumerate(counts)]
-        digest = _digest(counts, (part.numpy() for part in drawn))
-        return Dataset(*drawn, name, title, digest[:16])
+        parts = [draw(count, 3 * seed + part)[0] for part, count in enumerate(counts)]
+        digest = _digest(counts, (part.numpy() for part in parts)).hexdigest()
+        return Dataset(*parts, name, title, digest[:16])
     if text == "cifar10":
         identity, read = CIFAR10.tgz_md5, partial(_read_cifar10, root)
     else:
-        source = _find_celeba(root) if text == "celeba" else open_files(path)
-        identity = source.identity
-        read = partial(_read_files, source, official=text == "celeba")
+        source = open_files(_find_celeba(root) if text == "celeba" else path)
+        identity, read = source.identity, partial(_read_files, source, text == "celeba")
     code = code_hash(picture_files, sys.modules[__name__])
-    key = [code, text == "celeba", identity, seed, limit, fraction]
-    cache = root / "cache" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.u8"
+    key = json.dumps([code, text == "celeba", identity, seed, limit, fraction])
+    cache = root / "cache" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.u8"
+
     draw = partial(_draw, text, seed, limit, fraction)
-    sizes, pictures, digest = _cached(cache, text, read, draw)
+    sizes, digest = _cached(cache, text, read, draw)
+    pictures = np.memmap(cache, np.uint8, "c", shape=(sum(sizes), 3, SIZE, SIZE))
     return Dataset(*torch.from_numpy(pictures).split(sizes), name, title, digest[:16])
 
 
@@ -137,14 +115,15 @@ def _whole(option, value, least):
     return int(value)
 
 
-def _existing(text):
-    path = os.path.expanduser(text)
+def _name_of(path, text):
     if not text or not os.path.exists(path):
         raise FileNotFoundError(
             f"{text!r} is neither a known data set ({', '.join(NAMES)}) nor an existing path; "
             "the path to a folder or zip of pictures works too"
         )
-    return Path(path)
+    stem = path.resolve().name if path.is_dir() else path.stem
+    name = re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "pictures"
+    return name + "-files" * (name in NAMES)
 
 
 def _counts(sizes, limit, fraction):
@@ -161,11 +140,9 @@ def _draw(where, seed, limit, fraction, groups):
     fair sample although files come sorted by class.
     """
     rng = np.random.default_rng(seed)
-    parts = {
-        part: [groups[part][i] for i in rng.permutation(len(groups[part]))]
-        for part in PARTS
-        if part in groups
-    }
+    parts = {}
+    for part in (part for part in PARTS if part in groups):
+        parts[part] = [groups[part][i] for i in rng.permutation(len(groups[part]))]
     for part, share in (("test", 10), ("validation", 20)):
         if part not in parts:
             count = max(1, len(parts["train"]) // share)
@@ -180,179 +157,129 @@ def _draw(where, seed, limit, fraction, groups):
     return [parts[part][:count] for part, count in zip(PARTS, counts, strict=True)]
 
 
-def _cached(path, source, read, draw):
-    """Sizes of the parts, pictures [N, 3, 32, 32] mapped into memory, and their digest.
-
-    `read()` gives the groups of items to `draw` from, and a function that turns items to blocks
-    of pictures; it is called only where the cache does not serve.
-    """
-    found = _open_cache(path)
-    if found is None:
-        with held(path):
-            found = _open_cache(path, warn=True)
-            if found is None:
-                groups, blocks = read()
-                _build_cache(path, source, draw(groups), blocks)
-                found = _open_cache(path, warn=True)
-    if found is None:
-        raise OSError(errno.EIO, f"{path} does not read back as it was written; check the disk")
-    return found
-
-
-def _build_cache(path, source, parts, blocks):
-    sizes = [len(part) for part in parts]
-    with writing(path) as file:
-
-        def written() -> Iterator[np.ndarray]:
-            for block in blocks([item for part in parts for item in part]):
-                file.write(block)
-                yield block
-
-        digest = _digest(sizes, written())
-    about = {"source": source, "sizes": sizes, "sha256": digest}
-    write(path.with_suffix(".json"), json.dumps(about))
-
-
-def _open_cache(path, warn=False):
-    about = path.with_suffix(".json")
-    if not about.exists():
-        return None
-    # Whatever stands in a damaged file, the answer is to build it again.
-    try:
-        content = json.loads(about.read_bytes())
-        sizes, expected = content["sizes"], content["sha256"]
-        with path.open("rb") as file:
-            digest = _digest(sizes, iter(partial(file.read, 1 << 20), b""))
-        if digest == expected:
-            pictures = np.memmap(path, np.uint8, "c", shape=(sum(sizes), 3, SIZE, SIZE))
-            return sizes, pictures, digest
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
-    if warn:
-        print(f"{path} is damaged or incomplete; building it again", file=sys.stderr)
-    return None
-
-
-def _digest(sizes: Iterable[int], blocks: Iterable) -> str:
+def _digest(sizes, blocks=()):
     digest = hashlib.sha256(",".join(map(str, sizes)).encode())
     for block in blocks:
         digest.update(block)
-    return digest.hexdigest()
+    return digest
+
+
+def _cached(path, source, read, draw):
+    """Sizes of the parts and digest of the cache, which is built where it is missing or damaged.
+
+    `read()` gives the groups of items to `draw` from, and what turns items to blocks of pictures.
+    """
+    if found := _open_cache(path):
+        return found
+    with held(path):
+        if found := _open_cache(path):  # built by another process meanwhile
+            return found
+        if path.with_suffix(".json").exists():
+            print(f"{path} is damaged or incomplete; building it again", file=sys.stderr)
+        groups, blocks = read()
+        parts = draw(groups)
+        sizes = [len(part) for part in parts]
+        digest = _digest(sizes)
+        with writing(path) as file:
+            for block in blocks([item for part in parts for item in part]):
+                file.write(block)
+                digest.update(block)
+        about = {"source": source, "sizes": sizes, "sha256": digest.hexdigest()}
+        write(path.with_suffix(".json"), json.dumps(about))
+    return sizes, digest.hexdigest()
+
+
+def _open_cache(path):
+    # Whatever stands in a damaged file, the answer is to build it again.
+    try:
+        about = json.loads(path.with_suffix(".json").read_bytes())
+        with path.open("rb") as file:
+            digest = _digest(about["sizes"], iter(partial(file.read, 1 << 20), b"")).hexdigest()
+        return (about["sizes"], digest) if digest == about["sha256"] else None
+    except Exception:
+        return None
 
 
 def _read_cifar10(root):
-    batches = []
     timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30)
     try:
-        # The bar exists before the redirection, which silences what torchvision prints.
-        with (
-            held(root / "cifar10"),
-            progress(total=len(CIFAR10.train_list) + 1, desc="CIFAR-10") as bar,
-            redirect_stdout(io.StringIO()),
-            redirect_stderr(io.StringIO()),
-        ):
-            socket.setdefaulttimeout(30)
-            test = CIFAR10(root, train=False, download=True).data
-            # One batch at a time: all at once, torchvision would need the memory twice.
-            for entry in CIFAR10.train_list:
-                bar.update()
-                batch = type("Batch", (CIFAR10,), {"train_list": [entry]})
-                batches.append(batch(root, train=True).data.transpose(0, 3, 1, 2))
-    # urllib, tarfile and torchvision have no error in common.
-    except Exception as error:
-        raise _cifar10_error(root, error) from error
+        with held(root / "cifar10"):
+            parts = [CIFAR10(root, train=train, download=train).data for train in (True, False)]
+    except Exception as error:  # of urllib, tarfile or torchvision, which have none in common
+        what, kind = f"CIFAR-10 is not in {root}", DatasetMissing
+        for path in (root / CIFAR10.filename, root / CIFAR10.base_folder):
+            if path.exists():
+                what, kind = f"{path} is not the genuine CIFAR-10; delete it", ValueError
+        raise kind(
+            f"{what}. It could not be downloaded ({reason(error)}): put {CIFAR10.filename} or "
+            f"{CIFAR10.base_folder} in {root}, or give the path to a folder or zip of pictures"
+        ) from error
     finally:
         socket.setdefaulttimeout(timeout)
-    batches.append(test.transpose(0, 3, 1, 2))
-    places = [(number, row) for number, batch in enumerate(batches) for row in range(len(batch))]
-
-    def blocks(items):
-        for start in range(0, len(items), CHUNK):
-            yield np.stack([batches[number][row] for number, row in items[start : start + CHUNK]])
-
-    return {"train": places[: -len(test)], "test": places[-len(test) :]}, blocks
-
-
-def _cifar10_error(root, error):
-    advice = (
-        f"put {CIFAR10.filename} or {CIFAR10.base_folder} in {root}, "
-        "or give the path to a folder or zip of pictures"
-    )
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-        return OSError(error.errno, f"CIFAR-10 cannot be written to {root} ({error.strerror})")
-    for path in (root / CIFAR10.filename, root / CIFAR10.base_folder):
-        if path.exists():
-            return ValueError(
-                f"{path} is not the genuine CIFAR-10 (damaged, incomplete or a saved web page) "
-                f"and could not be downloaded again ({reason(error)}): delete it, then {advice}"
-            )
-    return DatasetMissing(
-        f"CIFAR-10 is not in {root} and could not be downloaded ({reason(error)}): {advice}"
-    )
+    pictures = np.concatenate([part.transpose(0, 3, 1, 2) for part in parts])
+    groups = {"train": range(len(parts[0])), "test": range(len(parts[0]), len(pictures))}
+    return groups, lambda numbers: [pictures[numbers]]
 
 
 def _read_files(source, official):
     """Sort a folder's or zip's pictures into groups by name; `official` insists on CelebA's."""
-    with reading(source.path):
-        names, partition = source.pictures, source.partition()
     part_of, size = _official_part, 202_599
-    if partition:
-        with reading(partition[0]):
-            listing = _parse_partition(partition[1])
+    if source.partition:
+        with reading(source.partition[0]):
+            listing = _parse_partition(source.partition[1])
         part_of, size = listing.get, len(listing)
-    groups = {part: [] for part in PARTS}
-    for name in names:
-        part = part_of(posixpath.splitext(posixpath.basename(name))[0])
-        if part:
-            groups[part].append(name)
+    parts = [part_of(PurePosixPath(name).stem) for name in source.names]
+    groups = _grouped(source.names, parts)
     listed = sum(map(len, groups.values()))
     # Without a partition file, numbers alone make a CelebA only where they reach every part.
-    all_parts = listed == len(names) and all(groups.values())
-    if not (official or (partition and listed) or all_parts):
-        groups = _folder_parts(names)
-    elif listed < size:
-        absent = f"{size - listed:,} of the {size:,} pictures of CelebA are absent"
-        print(f"{source.path}: {absent}; using the others", file=sys.stderr)
+    all_parts = listed == len(parts) and len(groups) == len(PARTS)
+    if official or (source.partition and listed) or all_parts:
+        if listed < size:
+            absent = f"{size - listed:,} of the {size:,} pictures of CelebA are absent"
+            print(f"{source.path}: {absent}; using the others", file=sys.stderr)
+        groups = {part: groups.get(part, []) for part in PARTS}
+    else:
+        groups = _grouped(source.names, _folder_parts(source.names))
+        if not {"train", "test"} <= groups.keys():
+            groups = {"train": source.names}
     return groups, partial(decode_all, source)
 
 
+def _grouped(names, parts):
+    groups = {}
+    for name, part in zip(names, parts, strict=True):
+        if part:
+            groups.setdefault(part, []).append(name)
+    return groups
+
+
 def _official_part(stem):
-    if not re.fullmatch("[0-9]{6}", stem) or not 1 <= int(stem) <= 202_599:
-        return None
-    return PARTS[(int(stem) > 162_770) + (int(stem) > 182_637)]
+    if re.fullmatch("[0-9]{6}", stem) and 1 <= int(stem) <= 202_599:
+        return PARTS[(int(stem) > 162_770) + (int(stem) > 182_637)]
+    return None
 
 
 def _folder_parts(names):
     folders = [name.lower().split("/")[:-1] for name in names]
-    tops = {tuple(folder[:1]) for folder in folders}
-    if len(tops) == 1:
-        folders = [folder[1:] for folder in folders]
-    groups = {}
-    for name, folder in zip(names, folders, strict=True):
-        if folder and folder[0] in PART_FOLDERS:
-            groups.setdefault(PART_FOLDERS[folder[0]], []).append(name)
-    return groups if {"train", "test"} <= groups.keys() else {"train": names}
+    depth = int(len({tuple(folder[:1]) for folder in folders}) == 1)
+    return [PART_FOLDERS.get("".join(folder[depth : depth + 1])) for folder in folders]
 
 
 def _parse_partition(content):
     refuse_web_page(content)
-    listing = {}
-    for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), 1):
-        match = re.fullmatch(r"(\d+)\.\w+[\s,]+([012])\s*", line)
-        if match:
-            listing[match[1]] = PARTS[int(match[2])]
-        elif number > 1 and line.strip():
-            raise ValueError(f"line {number}, {line[:40]!r}, is not like '000001.jpg 0'")
-    if not listing:
-        raise ValueError("no line is like '000001.jpg 0'")
-    return listing
+    lines = content.decode("utf-8-sig", "replace").splitlines()
+    matches = [re.fullmatch(r"(\d+)\.\w+[\s,]+([012])\s*", line) for line in lines if line.strip()]
+    if not any(matches) or not all(matches[1:]):  # the first may be a heading
+        raise ValueError("not every line is like '000001.jpg 0'")
+    return {match[1]: PARTS[int(match[2])] for match in matches if match}
 
 
 def _find_celeba(root):
     for folder in (root / "celeba", root):
         for path in (folder / "img_align_celeba", folder / "img_align_celeba.zip"):
             if path.exists():
-                return open_files(path)
+                return path
     raise DatasetMissing(
         f"CelebA is not in {root}: download img_align_celeba.zip and list_eval_partition.txt "
         "(mmlab.ie.cuhk.edu.hk/projects/CelebA.html, or the copy on Kaggle) and put them in "

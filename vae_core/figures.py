@@ -1,6 +1,7 @@
 """Pictures from results, all in one style: grids, strips, curves, spectra."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -53,22 +54,15 @@ def picture_rows(
         column_labels: what each column is, above the first row.
     """
     columns = max(len(pictures) for pictures in rows.values())
+    size = (columns + 1.2 * row_labels, len(rows) + 0.5 + 0.3 * bool(column_labels))
     with plt.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = plt.subplots(
-            len(rows),
-            columns,
-            squeeze=False,
-            figsize=(
-                1.0 * columns + 1.2 * row_labels,
-                1.0 * len(rows) + 0.5 + 0.3 * bool(column_labels),
-            ),
-        )
+        figure, axes = plt.subplots(len(rows), columns, squeeze=False, figsize=size)
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[], frame_on=False)
         for (label, pictures), line in zip(rows.items(), axes, strict=True):
             for picture, axis in zip(pictures, line, strict=False):
-                axis.imshow(as_image(picture), interpolation="nearest")
+                axis.imshow(picture.detach().cpu().movedim(0, -1), interpolation="nearest")
             if row_labels:
                 line[0].set_ylabel(label, rotation=0, ha="right", va="center")
         for label, axis in zip(column_labels, axes[0], strict=False):
@@ -77,21 +71,18 @@ def picture_rows(
     return figure
 
 
-def as_image(picture: Tensor) -> np.ndarray:
-    """Return a picture [3, H, W], in [0, 1] or uint8, as an array [H, W, 3] that can be shown."""
-    return picture.detach().cpu().movedim(0, -1).numpy()
-
-
 def loss_curves(runs: Mapping[str, Run], title: str) -> Figure:
     """Show loss, reconstruction and KL of every epoch, each run in its model's colour.
 
     Solid lines are means over the training pictures while they are learned, dashed ones over
     the validation pictures after the epoch; a dot marks the best epoch, whose weights are kept.
-
-    Args:
-        runs: runs by their label in the legend.
+    The runs are by their label in the legend; those of one model differ in shade.
     """
-    styles = _line_styles(runs)
+    shades, styles = Counter(), {}
+    for name, run in runs.items():
+        model = run.config["model"]
+        styles[name] = {"color": COLOURS[model], "alpha": 1 - 0.3 * min(shades[model], 2)}
+        shades[model] += 1
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 3, figsize=(12, 3.8))
         for axis, (part, label) in zip(axes, LABELS.items(), strict=True):
@@ -117,23 +108,8 @@ def kl_spectrum(kl: Mapping[str, Tensor], title: str) -> Figure:
         figure, axis = plt.subplots(figsize=(8, 3.8))
         for label, values in kl.items():
             axis.plot(np.sort(values.numpy())[::-1] + 1e-6, label=label)
-        axis.set(
-            xlabel="latent dimension, the most used first",
-            ylabel="KL, nats per picture",
-            yscale="log",
-        )
+        axis.set(xlabel="latent dimension, the most used first", yscale="log")
+        axis.set_ylabel("KL, nats per picture")
         axis.legend()
         figure.suptitle(title)
     return figure
-
-
-def _line_styles(runs: Mapping[str, Run]) -> dict[str, dict]:
-    """One colour a model; runs of the same model differ in shade."""
-    seen: dict[str, int] = {}
-    styles = {}
-    for name, run in runs.items():
-        model = run.config["model"]
-        shade = seen.get(model, 0)
-        seen[model] = shade + 1
-        styles[name] = {"color": COLOURS[model], "alpha": 1 - 0.3 * min(shade, 2)}
-    return styles

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import os
 import posixpath
 import stat
@@ -29,113 +28,110 @@ PARTITIONS = ("list_eval_partition.txt", "list_eval_partition.csv")
 
 
 def open_files(path):
-    """The files of a folder or zip (or of the img_align_celeba.zip in a folder without pictures).
-
-    Raises ValueError, one line that names `path`, where it cannot be read.
-    """
-    with reading(path):
-        if path.is_file():
-            return _Zip(path)
-        folder, archive = _Folder(path), path / "img_align_celeba.zip"
-        return folder if folder.pictures or not archive.is_file() else _Zip(archive)
+    """Open a folder or zip, or the img_align_celeba.zip in a folder without pictures."""
+    files, archive = PictureFiles(path), path / "img_align_celeba.zip"
+    return PictureFiles(archive) if archive.is_file() and not files.names else files
 
 
-class _Files:
-    """The picture and partition files of a folder or zip, by names with forward slashes.
+class PictureFiles:
+    """The picture files of a folder or zip, and CelebA's partition file inside or beside it.
 
-    `identity` tells cheaply whether the content is still the same; `names` and `read(name)` are
-    the content. A partition file may also lie beside what is called img_align_celeba.
+    `identity` tells cheaply whether everything is as it was: by the bytes of a zip, by the names,
+    sizes and times of a folder's files. A zip is not searched for it. `names` are the pictures',
+    sorted, with forward slashes; `partition` is the path and the content of the partition file,
+    or None. Raises ValueError, one line that names the path, where it cannot be read.
     """
 
     def __init__(self, path):
-        self.path, self.beside = path, None
-        identity = self.identify()
-        for file in (path.absolute().with_name(name) for name in PARTITIONS):
-            if path.stem == "img_align_celeba" and file.is_file():
-                self.beside = file, file.read_bytes()
-                identity.update(self.beside[1])
-        self.identity = identity.hexdigest()
+        self.path = path
+        beside = [path.absolute().with_name(name) for name in PARTITIONS]
+        with reading(path):
+            found = [(file, file.read_bytes()) for file in beside if file.is_file()]
+            self.beside = found[0] if found and path.stem == "img_align_celeba" else None
+            content = _hash_of(path) if path.is_file() else sorted(self.inside[0].items())
+        everything = content, self.beside and self.beside[1]
+        self.identity = hashlib.sha256(repr(everything).encode()).hexdigest()
 
     @cached_property
-    def pictures(self):
-        return [name for name in self.names if posixpath.basename(name) not in PARTITIONS]
-
-    def partition(self):
-        inside = [name for name in self.names if posixpath.basename(name) in PARTITIONS]
-        return (self.path / inside[0], self.read(inside[0])) if inside else self.beside
-
-
-class _Folder(_Files):
-    def identify(self):
-        self.stats, seen = {}, set()
-        for folder, folders, files in os.walk(self.path, onerror=_raise, followlinks=True):
-            folders.sort()
-            real = os.path.realpath(folder)
-            if real in seen:  # by a link, which may lead above itself
-                folders.clear()
-                continue
-            seen.add(real)
-            below = Path(folder).relative_to(self.path).as_posix()
-            for file in files:
-                name = file if below == "." else f"{below}/{file}"
-                if _wanted(name):
-                    self.stats[name] = stats = os.stat(os.path.join(folder, file))
-                    if not stat.S_ISREG(stats.st_mode):  # opening a pipe would wait for ever
-                        raise ValueError(f"{name} is not a regular file; remove it")
-        self.names = sorted(self.stats)
-        facts = [(n, self.stats[n].st_size, self.stats[n].st_mtime_ns) for n in self.names]
-        return hashlib.sha256(json.dumps(facts).encode())
-
-    def read(self, name):
-        _refuse_size(self.stats[name].st_size)
-        return (self.path / name).read_bytes()
-
-
-class _Zip(_Files):
-    def identify(self):
-        with self.path.open("rb") as file:
-            refuse_web_page(file.read(512))
-            # The directory at the end holds names, sizes and checksums. It begins where the last
-            # record says; the whole file serves where that is not to be found.
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 65_557))
-            _, record, last = file.read().rpartition(b"PK\5\6")
-            start = int.from_bytes(last[12:16], "little") if record else 0
-            file.seek(start if start < size else 0)
-            identity = hashlib.sha256(str(size).encode())
-            for block in iter(partial(file.read, 1 << 20), b""):
-                identity.update(block)
-        return identity
-
-    @cached_property
-    def members(self):
-        try:
-            self.archive = zipfile.ZipFile(self.path)
-        except Exception as error:
-            message = f"it is not a whole zip file ({reason(error)}); copy or download it again"
-            raise ValueError(message) from error
-        members = {}
-        for info in self.archive.infolist():
-            name = posixpath.normpath(info.filename.replace("\\", "/"))
-            if info.is_dir() or not _wanted(name):
-                continue
-            if info.flag_bits & 1:
-                raise ValueError(f"{name} is encrypted; pack it without a password")
-            # Of the other methods, a few bytes could unpack to more than the memory.
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"{name} is neither stored nor deflated; pack it again")
-            members[name] = info
-        return members
+    def inside(self):
+        """The size of each file with what changes with its content, and how to open it."""
+        with reading(self.path):
+            return _in_zip(self.path) if self.path.is_file() else _in_folder(self.path)
 
     @cached_property
     def names(self):
-        return sorted(self.members)
+        """The names of the pictures."""
+        return sorted(name for name in self.inside[0] if not _is_partition(name))
+
+    @cached_property
+    def partition(self):
+        """The path and the content of the partition file, or None."""
+        with reading(self.path):
+            inside = sorted(filter(_is_partition, self.inside[0]))
+            return (self.path / inside[0], self.read(inside[0])) if inside else self.beside
 
     def read(self, name):
-        info = self.members[name]
-        _refuse_size(info.file_size)
-        with self.archive.open(info) as member:
-            return member.read(info.file_size)
+        """Return the content of a file; raise ValueError where it is too large for a picture."""
+        facts, opened = self.inside
+        size = facts[name][0]
+        if size > MAX_BYTES:
+            raise ValueError(f"{size:,} bytes; at most {MAX_BYTES:,} are read")
+        with opened(name) as file:
+            return file.read(size)
+
+
+def _in_folder(path):
+    def fail(error):
+        raise error
+
+    facts, seen = {}, set()
+    for folder, folders, files in os.walk(path, onerror=fail, followlinks=True):
+        folders.sort()
+        real = os.path.realpath(folder)
+        if real in seen:  # by a link, which may lead above itself
+            folders.clear()
+            continue
+        seen.add(real)
+        below = Path(folder).relative_to(path).as_posix()
+        for file in files:
+            name = posixpath.normpath(f"{below}/{file}")
+            if _wanted(name):
+                status = os.stat(os.path.join(folder, file))
+                if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+                    raise ValueError(f"{name} is not a regular file; remove it")
+                facts[name] = status.st_size, status.st_mtime_ns
+    return facts, lambda name: open(path / name, "rb")
+
+
+def _hash_of(path):
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(partial(file.read, 1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _in_zip(path):
+    with path.open("rb") as file:
+        refuse_web_page(file.read(512))
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:
+        message = f"it is not a whole zip file ({reason(error)}); copy or download it again"
+        raise ValueError(message) from error
+    members = {}
+    for info in archive.infolist():
+        name = posixpath.normpath(info.filename.replace("\\", "/"))
+        if _wanted(name) and not info.is_dir():
+            members[name] = info
+
+    def opened(name):
+        # Of the other methods, a few bytes could unpack to more than the memory.
+        if members[name].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError("neither stored nor deflated; pack it again")
+        return archive.open(members[name])
+
+    return {name: (info.file_size, info.CRC) for name, info in members.items()}, opened
 
 
 @contextmanager
@@ -153,15 +149,14 @@ def reason(error):
     return " ".join(text.split()) or type(error).__name__
 
 
-def _raise(error):
-    raise error
-
-
 def _wanted(name):
-    parts = name.split("/")
-    if any(part.startswith(".") or part == "__MACOSX" for part in parts):
-        return False
-    return parts[-1] in PARTITIONS or posixpath.splitext(name)[1].lower() in EXTENSIONS
+    hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    extension = posixpath.splitext(name)[1].lower()
+    return not hidden and (_is_partition(name) or extension in EXTENSIONS)
+
+
+def _is_partition(name):
+    return posixpath.basename(name) in PARTITIONS
 
 
 def refuse_web_page(content):
@@ -169,11 +164,6 @@ def refuse_web_page(content):
     start = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html")):
         raise ValueError("it is a saved web page; delete it and download the file again")
-
-
-def _refuse_size(size):
-    if size > MAX_BYTES:
-        raise ValueError(f"{size:,} bytes; at most {MAX_BYTES:,} are read")
 
 
 def decode_all(source, names):
@@ -184,7 +174,7 @@ def decode_all(source, names):
     bad = []
     with (
         progress(total=len(names), desc=f"decoding {source.path.name}", unit=" pictures") as bar,
-        ThreadPoolExecutor(_cores()) as pool,
+        ThreadPoolExecutor() as pool,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # Pillow's, of sizes that are checked and of odd metadata
@@ -200,10 +190,6 @@ def decode_all(source, names):
             f"{source.path}: {len(bad):,} of {len(names):,} pictures cannot be read: "
             f"{', '.join(bad[:3])}{' …' * (len(bad) > 3)}; repair or remove them"
         )
-
-
-def _cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _decode_some(read, names):
@@ -222,6 +208,9 @@ def _decode(content):
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ValueError(f"{width} × {height} pixels; at most {MAX_PIXELS:,} are read")
+        if image.format == "PNG":  # whose checksums Pillow does not compare while it decodes
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as unread:
+                unread.verify()
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         square = (left, top, left + side, top + side)

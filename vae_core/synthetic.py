@@ -21,13 +21,11 @@ def _palette(colours):
 KINDS = ("disc", "square", "triangle", "star", "ring", "heart", "moon")
 HUES = _palette("e63946 f3722c f9b41f 6fb83f 1f9e89 2a86d1 5a4fcf b5419f e63946")
 BACKDROPS = _palette("fbdfae b4dcf2 c5e6ba e3c9f3")
-STYLES = ("short", "long", "curly", "bun")
 SKINS = _palette("fde0c9 f2c49e d99d6e a86b45 744632")
 HAIRS = _palette("1f1a1c 4a2c20 86432a d9622f f0c35e c4c0c2")
 IRISES = _palette("3f2617 2f6f9f 3f7d4f")
 SHIRTS = _palette("d1495b edae49 00798c 30638e 6a4c93")
 WALLS = _palette("a6dbe8 fbd08f c3e2a8 d7bdec")
-
 
 # A factor is drawn uniformly: an index below a number, or a number between two.
 SHAPE_FACTORS = {
@@ -43,7 +41,7 @@ SHAPE_FACTORS = {
 FACE_FACTORS = {
     "skin": (0, 1),  # light to dark
     "hair": len(HAIRS),
-    "style": len(STYLES),
+    "style": 4,  # short, long, curly or in a bun
     "fringe": (-0.5, 0.5),  # slope of the hairline
     "eyes": len(IRISES),
     "smile": (-0.3, 1),
@@ -62,30 +60,25 @@ def shapes(n, seed=0):
     """Draw `n` pictures of one coloured object in a slanting light.
 
     Returns `(pictures, factors)`: a uint8 tensor [n, 3, 32, 32] in RGB, and for every name in
-    `SHAPE_FACTORS` an array [n]. Raises ValueError if `n` is not an integer of at least 1.
+    `SHAPE_FACTORS` an array [n]. Raises ValueError if `n` is not a whole number of at least 1.
     """
-    factors = _factors(SHAPE_FACTORS, n, seed)
-    return _render(_draw_shapes, factors), factors
+    return _drawn(_draw_shapes, SHAPE_FACTORS, n, seed)
 
 
 def faces(n, seed=0):
-    """Draw `n` portraits.
-
-    Returns `(pictures, factors)`: a uint8 tensor [n, 3, 32, 32] in RGB, and for every name in
-    `FACE_FACTORS` an array [n]. Raises ValueError if `n` is not an integer of at least 1.
-    """
-    factors = _factors(FACE_FACTORS, n, seed)
-    return _render(_draw_faces, factors), factors
+    """Draw `n` portraits; returns as `shapes` does, with the names in `FACE_FACTORS`."""
+    return _drawn(_draw_faces, FACE_FACTORS, n, seed)
 
 
-def _factors(table, n, seed):
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise ValueError(f"n={n!r} is not a number of pictures: give an integer of at least 1")
+def _drawn(draw, table, n, seed):
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n is {n!r}; give a whole number of at least 1")
     rng = np.random.default_rng(seed)
-    return {
+    factors = {
         name: rng.integers(span, size=n) if isinstance(span, int) else rng.uniform(*span, n)
         for name, span in table.items()
     }
+    return _render(draw, factors), factors
 
 
 def _render(draw, factors):
@@ -100,8 +93,7 @@ def _render(draw, factors):
 
 def _colour(palette, place):
     """Colours [n, 3, 1, 1] at places 0 to len(palette) - 1, mixed between two neighbours."""
-    stops = np.arange(len(palette))
-    mixed = [np.interp(place.ravel(), stops, channel) for channel in palette.T]
+    mixed = [np.interp(place.ravel(), np.arange(len(palette)), channel) for channel in palette.T]
     return np.stack(mixed, axis=1).astype(np.float32)[:, :, None, None]
 
 
@@ -111,15 +103,9 @@ def _cos_sin(angle):
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
-def _backdrop(colour, light):
-    cos, sin = _cos_sin(light)
-    return colour * (0.93 + 0.13 * (sin * X - cos * Y))[:, None]
-
-
 def _paint(canvas, colour, distance, softness=1, opacity=1):
     """Lay `colour` over `canvas` in place where `distance` is negative, the edge `softness` px."""
-    cover = np.clip(0.5 - distance * (SIZE / 2 / softness), 0, 1)
-    cover *= opacity
+    cover = np.clip(0.5 - distance * (SIZE / 2 / softness), 0, 1) * opacity
     canvas += cover[:, None] * (colour - canvas)
 
 
@@ -170,7 +156,7 @@ OUTLINES = {
 
 def _draw_shapes(kind, hue, x, y, size, angle, light, background):
     cos, sin = _cos_sin(light)
-    canvas = _backdrop(_colour(BACKDROPS, background), light)
+    canvas = _colour(BACKDROPS, background) * (0.93 + 0.13 * (sin * X - cos * Y))[:, None]
 
     def distance(x, y):
         u, v = _local(x, y, size, angle)
@@ -192,7 +178,9 @@ def _draw_shapes(kind, hue, x, y, size, angle, light, background):
 def _draw_faces(
     skin, hair, style, fringe, eyes, smile, glasses, shirt, x, y, size, tilt, light, background
 ):
-    picture = canvas = _backdrop(_colour(WALLS, background), light)
+    cos, sin = _cos_sin(light)
+    canvas = _colour(WALLS, background) * (0.93 + 0.13 * (sin * X - cos * Y))[:, None]
+    picture = canvas
     hair, shirt = _colour(HAIRS, hair), _colour(SHIRTS, shirt)
     skin = _colour(SKINS, skin * (len(SKINS) - 1))
     u, v = _local(x, y, size, tilt)
@@ -202,7 +190,7 @@ def _draw_faces(
         _paint(canvas, colour, distance * size, **how)
 
     curls = 0.1 * (abs(4 * u % 1 - 0.5) + abs(4 * v % 1 - 0.5))
-    bulk = [  # one for each of STYLES
+    bulk = [  # one for each style
         _ellipse(u, v + 0.06, 0.86, 1.06),
         np.maximum(_ellipse(u, v - 0.25, 1.02, 1.38), v - 1.15),
         _ellipse(u, v + 0.2, 1.16, 1.12) + curls,
