@@ -521,7 +521,8 @@ def test_no_space_for_what_is_said_about_a_notebook(tmp_path, monkeypatch):
     output.parent.mkdir()
     output.write_text("the former notebook")
     before = contents(output.parent)
-    monkeypatch.setattr(execute.papermill, "execute_notebook", lambda *_, **options: None)
+    executed = nbformat.v4.new_notebook()
+    monkeypatch.setattr(execute.papermill, "execute_notebook", lambda *_, **options: executed)
     write = execute.write
 
     def full(path, content):

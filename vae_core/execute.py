@@ -72,7 +72,11 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], timeout: i
     scratch, failed, log = map(output.with_suffix, (".running.ipynb", ".failed.ipynb", ".log"))
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        status, error, trace = _run(notebook, scratch, parameters, timeout)
+        try:
+            status, error, trace = _run(notebook, scratch, parameters, timeout)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(error.errno, f"{output} could not be written ({reason})") from error
         result = {"notebook": notebook.stem, "parameters": parameters, "status": status}
         result |= {"error": error, "seconds": round(time.perf_counter() - began, 1)}
         # What needs space is written first, so that a full disk takes nothing away.
