@@ -14,7 +14,7 @@ RETRAIN ?=
 # The built-in pictures are learned in a few minutes; other data sets are trained to early stopping.
 built_in = $(filter shapes faces,$(1))
 MAX_EPOCHS ?=
-epochs = $(or $(MAX_EPOCHS),$(if $(call built_in,$(1)),12,100))
+epochs = $(or $(MAX_EPOCHS),$(if $(call built_in,$(1)),10,100))
 # The study uses 30 % of CelebA, and all of what anybody puts in its place.
 fraction = $(if $(filter celeba,$(1)),0.3,1.0)
 # Notebooks run in notebooks/, so a path that was given here is made absolute.
@@ -117,7 +117,8 @@ test: $(READY) ## lint, unit tests, pair check, and nbval on the notebooks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
 	@$(BIN)/pytest tests
 	@rm -rf $(SCRATCH)
-	@VAE_CHECKPOINTS=$(SCRATCH) $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks
+	@VAE_CHECKPOINTS=$(SCRATCH) $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 300 \
+	    --nbval-sanitize-with notebooks/nbval.cfg notebooks
 
 bench: $(READY) ## measure training speed against a usual notebook's recipe
 	@$(BIN)/python benchmarks/bench.py
