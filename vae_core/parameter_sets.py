@@ -1,6 +1,5 @@
 """The study's parameter sets: the only place where these numbers stand."""
 
-import math
 from dataclasses import dataclass
 
 
@@ -33,7 +32,7 @@ class ParameterSet:
                 )
         rate = self.learning_rate
         is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
-        if not is_number or not math.isfinite(rate) or not 0 < rate <= 1:
+        if not is_number or not 0 < rate <= 1:
             raise ValueError(
                 f"learning_rate is {rate!r} in parameter set {self.name!r}; "
                 "give a number above 0 and at most 1"
