@@ -1,6 +1,7 @@
 """The training loop, early stopping, and what is needed to go on after an interruption."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Config:
         for field in ("min_delta", "beta"):
             value = getattr(self, field)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not is_number or not math.isfinite(value) or value < 0:
+            if not is_number or not 0 <= value <= sys.float_info.max:
                 raise ValueError(f"{field} is {value!r}; give a number of at least 0")
         for field, known in (
             ("model", tuple(MODELS)),
@@ -90,9 +91,12 @@ def choose_device(name: str | None = None) -> torch.device:
         there.insert(0, "cuda")
     if name is None:
         return torch.device(there[0])
-    if str(name).split(":")[0] not in there:
-        raise ValueError(f"unknown device {name!r}; this machine has {', '.join(there)}")
-    return torch.device(name)
+    try:
+        if str(name).split(":")[0] in there:
+            return torch.device(name)
+    except RuntimeError:
+        pass  # what stands after the colon is no number
+    raise ValueError(f"unknown device {name!r}; this machine has {', '.join(there)}")
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
