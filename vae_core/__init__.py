@@ -4,9 +4,11 @@ The modules stand on floors, and an import may only point to a lower one (`tests
 holds them to it):
 
 1. `parameter_sets`, `models`, `loss`, `synthetic`, `files`, `progress`, `vision`
-2. `data`, `checkpoints`, `evaluation`
-3. `training`, `latent`
-4. `experiment`, `figures`, `execute`, `report`
+2. `picture_files`
+3. `data`, `checkpoints`, `evaluation`
+4. `training`, `latent`
+5. `results`
+6. `experiment`, `figures`, `execute`, `report`
 """
 
 import ctypes
