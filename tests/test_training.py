@@ -101,6 +101,7 @@ def test_automatic_precision_asks_the_processor(monkeypatch, capability):
     [
         ("model", "vae"),
         ("seed", -1),
+        ("seed", 2**63),
         ("seed", 1.0),
         ("max_epochs", 0),
         ("max_epochs", "6"),

@@ -75,8 +75,6 @@ def train_or_load(
     if unknown:
         raise ValueError(f"unknown option {sorted(unknown)[0]!r}; see vae_core.training.Config")
     config = Config(model, parameter_set(params), seed, max_epochs, **options)
-    if seed >= 2**63:
-        raise ValueError(f"seed is {seed!r}; give a whole number below 2**63")
     chosen_device = choose_device(device)
     identity = {
         "config": {

@@ -62,6 +62,8 @@ class Config:
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{field} is {value!r}; give a whole number of at least {least}")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed is {self.seed!r}; give a whole number below 2**63")
         for field in ("min_delta", "beta"):
             value = getattr(self, field)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
