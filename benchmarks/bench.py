@@ -42,6 +42,7 @@ def main() -> None:
         configuration, model, pictures = options.worker
         print(json.dumps(measure(configuration, model, int(pictures))))
         return
+    from vae_core.experiment import processor
 
     configurations = list(CONFIGURATIONS)
     if importlib.util.find_spec("pythae"):
@@ -239,15 +240,6 @@ def machine_peak() -> dict:
             decoded.sum().backward()
         found[f"{name}_mflop_per_picture"] = counter.get_total_flops() / BATCH / 1e6
     return found
-
-
-def processor() -> str:
-    """Return the processor's name, as well as it can be known."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def table(results: dict) -> str:

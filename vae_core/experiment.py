@@ -71,20 +71,10 @@ def train_or_load(
         TrainingDiverged: the loss became infinite or NaN.
         OSError: a file cannot be written; finished epochs are kept.
     """
-    unknown = options.keys() - {field.name for field in dataclasses.fields(Config)}
-    if unknown:
-        raise ValueError(f"unknown option {sorted(unknown)[0]!r}; see vae_core.training.Config")
-    config = Config(model, parameter_set(params), seed, max_epochs, **options)
+    config, folder, identity = _request(
+        model, params, dataset, seed, max_epochs, checkpoints, options
+    )
     chosen_device = choose_device(device)
-    identity = {
-        "config": {
-            **dataclasses.asdict(config),
-            "dataset": dataset.name,
-            "fingerprint": dataset.fingerprint,
-        },
-        "code": training_code(),
-    }
-    folder = Path(checkpoints) / dataset.name / run_name(config)
     # A state beside a finished run was left by a kill; only who holds the folder may remove it.
     if not (retrain or (folder / STATE).exists()) and (run := _finished(folder, identity)):
         return run
@@ -94,6 +84,24 @@ def train_or_load(
             return run
         state = _state_to_continue(folder, identity, retrain)
         return _train(config, dataset, chosen_device, folder, identity, state)
+
+
+def finished_run(
+    model: str,
+    params: str | ParameterSet,
+    dataset: Dataset,
+    seed: int = 0,
+    max_epochs: int = 100,
+    checkpoints: Path | str = CHECKPOINTS,
+    **options: Any,
+) -> Run | None:
+    """Return the run that `train_or_load` would load, or None where it would train.
+
+    Raises:
+        ValueError: a value makes no sense; the message names it.
+    """
+    _, folder, identity = _request(model, params, dataset, seed, max_epochs, checkpoints, options)
+    return _finished(folder, identity)
 
 
 def run_name(config: Config) -> str:
@@ -123,6 +131,40 @@ def run_name(config: Config) -> str:
 def training_code() -> str:
     """Return a hash over the code that a run's numbers go through; see `files.code_hash`."""
     return code_hash(models, loss, evaluation, training)
+
+
+def _request(
+    model: str,
+    params: str | ParameterSet,
+    dataset: Dataset,
+    seed: int,
+    max_epochs: int,
+    checkpoints: Path | str,
+    options: dict[str, Any],
+) -> tuple[Config, Path, dict[str, Any]]:
+    """Return the configuration that was asked for, its folder, and all that its run must match."""
+    unknown = options.keys() - {field.name for field in dataclasses.fields(Config)}
+    if unknown:
+        raise ValueError(f"unknown option {sorted(unknown)[0]!r}; see vae_core.training.Config")
+    config = Config(model, parameter_set(params), seed, max_epochs, **options)
+    identity = {
+        "config": {
+            **dataclasses.asdict(config),
+            "dataset": dataset.name,
+            "fingerprint": dataset.fingerprint,
+        },
+        "code": training_code(),
+    }
+    return config, Path(checkpoints) / dataset.name / run_name(config), identity
+
+
+def processor() -> str:
+    """Return the processor's name, as well as it can be known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def _train(
@@ -179,6 +221,7 @@ def _finish(
         "precision": choose_precision(config.precision, device),
         "device": device.type,
         "threads": torch.get_num_threads(),
+        "processor": processor(),
         "versions": {
             "vae_core": __version__,
             "python": platform.python_version(),

@@ -1,9 +1,9 @@
-"""Walks through the latent space: interpolation, traversal, and how smooth they are."""
+"""The latent space: what is used of it, walks through it, and how smooth they are."""
 
 import torch
 from torch import Tensor
 
-from vae_core.evaluation import to_unit_interval
+from vae_core.evaluation import posterior_statistics, to_unit_interval
 from vae_core.models import VAE
 
 
@@ -16,6 +16,15 @@ def prior_draws(model: VAE, n: int, seed: int = 0) -> Tensor:
 def posterior_means(model: VAE, pictures: Tensor) -> Tensor:
     """Return mu of the posteriors of pictures uint8 [N, C, H, W]: [N, latent_dim]."""
     return model.encode(to_unit_interval(pictures, model))[0]
+
+
+def active_dimensions(model: VAE, pictures: Tensor) -> int:
+    """Count the latent dimensions that say something about pictures uint8 [N, C, H, W].
+
+    A dimension is active where the variance of the posterior means over the pictures is above
+    0.01 (Burda et al. 2016, arXiv:1509.00519).
+    """
+    return int((posterior_statistics(model, pictures)["variance"] > 0.01).sum())
 
 
 @torch.no_grad()

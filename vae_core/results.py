@@ -1,18 +1,24 @@
-"""What the runs say, in numbers: the study's table, differences, oscillation."""
+"""What the runs say, in numbers: a row for each, the study's table, oscillation, collapse."""
 
 import base64
+import csv
 import html
 import io
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from vae_core.checkpoints import History, Run
+from vae_core.evaluation import evaluate
+from vae_core.files import write
+from vae_core.latent import active_dimensions
+from vae_core.models import MODELS, VAE
 from vae_core.parameter_sets import ParameterSet
 from vae_core.training import best_epoch, stopping_epoch
 
@@ -32,8 +38,12 @@ class Spread(NamedTuple):
     mean: float
     deviation: float | None
 
+    def __format__(self, digits: str) -> str:
+        deviation = () if self.deviation is None else (format(self.deviation, digits),)
+        return " ± ".join((format(self.mean, digits), *deviation))
+
     def __str__(self) -> str:
-        return f"{self.mean:.1f}" + ("" if self.deviation is None else f" ± {self.deviation:.1f}")
+        return format(self, ".1f")
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -86,24 +96,103 @@ def _tag(picture: Tensor) -> str:
     return f'<img alt="sample from the prior" src="data:image/png;base64,{code}">'
 
 
-def results_table(runs: Iterable[Run], pictures: Sequence[Tensor] = ()) -> Table:
-    """Gather runs, of any number of seeds, into the study's table: a row for each set and model.
+Result = dict[str, Any]
+LOSSES = [
+    f"{part}_{name}"
+    for part in ("train", "validation", "test")
+    for name in ("loss", "reconstruction", "kl")
+]
+RESULT_COLUMNS: dict[str, type] = {
+    **{"dataset": str, "model": str, "params": str},
+    **{"batch_size": int, "learning_rate": float, "latent_dim": int},
+    **{"seed": int, "beta": float, "reduction": str, "max_epochs": int},
+    **{"epochs": int, "best_epoch": int},
+    **dict.fromkeys(LOSSES, float),
+    **{"oscillation": float, "active_dimensions": int},
+    **{"seconds_per_epoch": float, "seconds": float, "precision": str},
+    **{"device": str, "threads": int, "processor": str},
+    **{"vae_core": str, "python": str, "torch": str, "numpy": str, "code": str},
+}
+
+
+def result(run: Run, test: Tensor | None = None) -> Result:
+    """Put a run into one flat row with the names in `RESULT_COLUMNS`.
+
+    Losses are in nats per picture, those of the training and validation part at the best epoch.
+    The active dimensions are counted over the test pictures, uint8 [N, C, H, W], where given.
+    """
+    config, summary, record = run.config, run.summary, run.record
+    params = config["params"]
+    losses = {name: summary[name.partition("_")[0]][name.partition("_")[2]] for name in LOSSES}
+    values = {
+        **config,
+        **params,
+        **record,
+        **record["versions"],
+        **summary,
+        **{name: round(loss, 4) for name, loss in losses.items()},
+        "params": params["name"],
+        "oscillation": round(oscillation(run.history), 4),
+        "active_dimensions": None if test is None else active_dimensions(run.model, test),
+        "seconds_per_epoch": round(summary["seconds_per_epoch"], 2),
+        "seconds": round(summary["seconds"], 1),
+    }
+    return {name: values[name] for name in RESULT_COLUMNS}
+
+
+def write_results(path: Path, results: Iterable[Result]) -> None:
+    """Write results as a table that spreadsheets read; raises OSError where that fails."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, RESULT_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(results)
+    write(path, text.getvalue())
+
+
+def read_results(path: Path) -> list[Result]:
+    """Read what `write_results` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such table; the message names the file and the line.
+    """
+    results = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                results.append(
+                    {
+                        name: kind(row[name]) if row[name] else None
+                        for name, kind in RESULT_COLUMNS.items()
+                    }
+                )
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{path}, line {number}, is no result ({error!r}); make study writes one anew"
+                ) from error
+    return results
+
+
+def results_table(results: Iterable[Result], pictures: Sequence[Tensor] = ()) -> Table:
+    """Gather results of any number of seeds into the study's table: a row for each set and model.
 
     The losses are those of the best epoch, in nats per picture: mean and, over several seeds,
     standard deviation. The pictures, uint8 [3, H, W], are a sample for each row.
     """
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run.config["params"]["name"], run.config["model"]), []).append(run)
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for row in results:
+        groups.setdefault((row["params"], row["model"]), []).append(row)
     rows = []
-    for key, group in groups.items():
-        epochs = [run.summary["epochs"] for run in group]
-        rows.append([*_name(group[0]), len(group), spread(epochs) if epochs[1:] else epochs[0]])
-        for part in ("train", "test"):
-            rows[-1].append(spread([run.summary[part]["loss"] for run in group]))
-        rows[-1] += PUBLISHED.get(key, ("–", "–"))
+    for (params, model), group in groups.items():
+        epochs = [row["epochs"] for row in group]
+        rows.append([params, MODELS[model].title, len(group)])
+        rows[-1].append(spread(epochs) if epochs[1:] else epochs[0])
+        for name in ("train_loss", "test_loss", "test_reconstruction", "test_kl"):
+            rows[-1].append(spread([row[name] for row in group]))
+        rows[-1] += PUBLISHED.get((params, model), ("–", "–"))
     columns = ["set", "model", "seeds", "epochs", "training loss", "test loss"]
-    return Table([*columns, "published epochs", "published loss"], rows, pictures)
+    columns += ["reconstruction", "KL", "published epochs", "published loss"]
+    return Table(columns, rows, pictures)
 
 
 def oscillation(history: History, part: str = "validation_loss") -> float:
@@ -121,13 +210,35 @@ def oscillation(history: History, part: str = "validation_loss") -> float:
     return math.sqrt(statistics.fmean(bend**2 for bend in bends) / 6)
 
 
-def oscillation_table(runs: Iterable[Run]) -> Table:
-    """Put the oscillation of the validation loss of each run in a row; see `oscillation`."""
+def oscillation_table(results: Iterable[Result]) -> Table:
+    """Put the oscillation of the validation loss in a row for each set and model.
+
+    Mean and standard deviation are over the runs that are long enough; see `oscillation`.
+    """
+    groups: dict[tuple[str, str], list[float]] = {}
+    for row in results:
+        values = groups.setdefault((row["params"], MODELS[row["model"]].title), [])
+        if not math.isnan(row["oscillation"]):
+            values.append(row["oscillation"])
     rows = [
-        [*_name(run), run.config["seed"], f"{oscillation(run.history):.2f}".replace("nan", "–")]
-        for run in runs
+        [*name, len(values), f"{spread(values):.2f}" if values else "–"]
+        for name, values in groups.items()
     ]
-    return Table(["set", "model", "seed", "oscillation"], rows)
+    return Table(["set", "model", "runs", "oscillation"], rows)
+
+
+def collapse_table(models: Mapping[str, VAE], pictures: Tensor) -> Table:
+    """Say for each model what its latents carry, over pictures uint8 [N, C, H, W].
+
+    The squared error is summed over a picture's values whatever the model was trained with, and
+    the KL term has its full weight; both are means over pictures.
+    """
+    rows = []
+    for name, model in models.items():
+        losses = evaluate(model, pictures)
+        rows.append([name, *(f"{losses[part]:.1f}" for part in ("reconstruction", "kl"))])
+        rows[-1].append(f"{active_dimensions(model, pictures)} of {model.latent_dim}")
+    return Table(["loss", "squared error", "KL", "active dimensions"], rows)
 
 
 def early_stopping_table(runs: Iterable[Run]) -> Table:
