@@ -9,6 +9,7 @@ DATASET ?= shapes
 FACES   ?= faces
 SETS    ?= p1 p2 p3
 SEED    ?= 0
+SEEDS   ?= $(SEED)
 RETRAIN ?=
 
 # The built-in pictures are learned in a few minutes; other data sets are trained to early stopping.
@@ -33,7 +34,7 @@ export IPYTHONDIR := $(CURDIR)/.ipython
 unexport JUPYTER_PATH
 unexport PYTHONPATH
 
-.PHONY: help report test lab pair reference bench clean FORCE
+.PHONY: help report study gallery publish test lab pair reference bench clean FORCE
 
 help: ## print every target with a line on what it does
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -54,11 +55,12 @@ lab: $(READY) ## open JupyterLab on the notebooks
 # The report: each page is an executed notebook
 
 PAGES := $(SETS:%=$(REPORT)/01_fc_vs_cvae-%.ipynb) $(REPORT)/02_tuning.ipynb \
-         $(SETS:%=$(REPORT)/03_interpolation-%.ipynb) $(REPORT)/04_celeba.ipynb
+         $(SETS:%=$(REPORT)/03_interpolation-%.ipynb) $(REPORT)/04_celeba.ipynb \
+         $(REPORT)/05_posterior_collapse.ipynb
 SETTINGS := $(REPORT)/settings.txt
 MODULES  := $(wildcard vae_core/*.py)
 
-report: $(READY) ## execute all notebooks and write report/index.html; DATASET= FACES= SEED= MAX_EPOCHS= RETRAIN=1
+report: $(READY) ## execute all notebooks and write report/index.html; DATASET= FACES= SEEDS= MAX_EPOCHS= RETRAIN=1
 	@$(MAKE) --no-print-directory --keep-going $(REPORT)/index.html || { $(INDEX); exit 1; }
 	@echo "the report is $(REPORT)/index.html"
 
@@ -83,7 +85,7 @@ $(SETS:%=$(REPORT)/01_fc_vs_cvae-%.ipynb): $(REPORT)/01_fc_vs_cvae-%.ipynb: note
 	$(EXECUTE) params=$* $(REAL) $(COMMON) $(ANEW)
 
 $(REPORT)/02_tuning.ipynb: notebooks/02_tuning.py | $(SETS:%=$(REPORT)/01_fc_vs_cvae-%.ipynb)
-	$(EXECUTE) 'params=$(SETS)' $(REAL) $(COMMON)
+	$(EXECUTE) 'params=$(SETS)' 'seeds=$(SEEDS)' $(REAL) $(COMMON)
 
 $(SETS:%=$(REPORT)/03_interpolation-%.ipynb): $(REPORT)/03_interpolation-%.ipynb: notebooks/03_interpolation.py | $(REPORT)/01_fc_vs_cvae-%.ipynb
 	$(EXECUTE) params=$* $(REAL) $(COMMON)
@@ -91,13 +93,40 @@ $(SETS:%=$(REPORT)/03_interpolation-%.ipynb): $(REPORT)/03_interpolation-%.ipynb
 $(REPORT)/04_celeba.ipynb: notebooks/04_celeba.py
 	$(EXECUTE) params=p2 $(FACIAL) $(COMMON) $(ANEW)
 
+# One of its three runs is that of 01 with p2.
+$(REPORT)/05_posterior_collapse.ipynb: notebooks/05_posterior_collapse.py | $(filter %-p2.ipynb,$(SETS:%=$(REPORT)/01_fc_vs_cvae-%.ipynb))
+	$(EXECUTE) params=p2 $(REAL) $(COMMON) $(ANEW)
+
 # Written only when it changes, so that other settings execute the notebooks again.
 $(SETTINGS): FORCE
 	@mkdir -p $(REPORT)
-	@echo '$(REAL) $(FACIAL) $(COMMON) $(SETS)' > $@.new
+	@echo '$(REAL) $(FACIAL) $(COMMON) $(SETS) $(SEEDS)' > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 FORCE:
+
+# The whole study: on CIFAR-10 and CelebA, with three seeds, to early stopping, where nothing else is named
+
+unless_named = $(if $(filter file,$(origin $(1))),$(2),$($(1)))
+study: PICTURES := $(call unless_named,DATASET,cifar10)
+study: PORTRAITS := $(call unless_named,FACES,celeba)
+study: TRAINED  := $(call unless_named,SEEDS,0 1 2)
+study: LONGEST  := $(or $(MAX_EPOCHS),100)
+study: $(READY) ## train everything with seeds 0 1 2 on CIFAR-10 and CelebA, then the report; DATASET= FACES= SEEDS=
+	@env -u TQDM_DISABLE $(BIN)/python -m vae_core.study --results $(REPORT)/results.csv \
+	    --dataset '$(call place,$(PICTURES))' --fraction $(call fraction,$(PICTURES)) \
+	    --faces '$(call place,$(PORTRAITS))' --faces-fraction $(call fraction,$(PORTRAITS)) \
+	    --sets '$(SETS)' --seeds '$(TRAINED)' --max-epochs $(LONGEST) --precision $(PRECISION) \
+	    $(if $(filter-out None,$(LIMIT)),--limit $(LIMIT))
+	@$(MAKE) --no-print-directory report DATASET='$(PICTURES)' FACES='$(PORTRAITS)' \
+	    SEEDS='$(TRAINED)' SEED=$(firstword $(TRAINED)) MAX_EPOCHS=$(LONGEST)
+
+gallery: $(READY) ## draw what the published models imagine; no data is needed: report/gallery/
+	@$(BIN)/python -m vae_core.gallery $(REPORT)/gallery
+
+# For maintainers: what make study found becomes what the repository shows
+publish: $(READY) ## write weights, figures and the README's numbers from RESULTS= of a study on DATASET= FACES=
+	@$(BIN)/python -m vae_core.publish $(if $(RESULTS),--results '$(RESULTS)' --datasets '$(DATASET)' '$(FACES)')
 
 # Notebooks as pairs: the .py is the source
 

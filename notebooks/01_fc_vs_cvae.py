@@ -33,7 +33,7 @@ from vae_core import figures
 from vae_core.data import load_dataset
 from vae_core.experiment import train_or_load
 from vae_core.latent import prior_draws
-from vae_core.results import results_table
+from vae_core.results import result, results_table
 
 # %% [markdown]
 # ## The pictures
@@ -127,7 +127,7 @@ plt.show()
 # has understood more about how the pictures are made.
 
 # %% tags=["report"]
-results_table(runs.values())
+results_table(map(result, runs.values()))
 
 # %% [markdown]
 # The published columns are the study's, for CIFAR-10: they compare with a run on CIFAR-10 only.

@@ -12,6 +12,9 @@
 # If the latent space has no holes, then every point between two good points is good too. This
 # notebook decodes straight lines between two latents, looks at what happens on the way, and
 # measures how even the walk is.
+#
+# With `published = "cifar10-jpeg"` it takes the trained models that come with the repository and
+# needs no data set: the pictures to walk between are then some that the CVAE imagined.
 
 # %% tags=["parameters"]
 params = "p1"
@@ -22,20 +25,28 @@ limit = 512
 fraction = 1.0
 precision = "float32"
 steps = 10
+published = ""
 
 # %%
 import matplotlib.pyplot as plt
 
 from vae_core import figures
 from vae_core.data import load_dataset
-from vae_core.experiment import train_or_load
-from vae_core.latent import interpolate, posterior_means, prior_draws, unevenness
+from vae_core.experiment import published_run, train_or_load
+from vae_core.latent import imagine, interpolate, posterior_means, prior_draws, unevenness
 from vae_core.results import spread
 
 # %%
-data = load_dataset(dataset, limit=limit, fraction=fraction)
-fc = train_or_load("fc", params, data, seed, max_epochs, precision=precision).model
-conv = train_or_load("conv", params, data, seed, max_epochs, precision=precision).model
+if published:
+    fc, conv = (published_run(model, params, published).model for model in ("fc", "conv"))
+    pictures, title = imagine(conv, 100, seed + 1), f"trained on {published}"
+    kind = "imagined"
+else:
+    data = load_dataset(dataset, limit=limit, fraction=fraction)
+    fc = train_or_load("fc", params, data, seed, max_epochs, precision=precision).model
+    conv = train_or_load("conv", params, data, seed, max_epochs, precision=precision).model
+    pictures, title = data.test, data.title
+    kind = "test"
 columns = [f"α = {step / (steps - 1):.2f}" for step in range(steps)]
 
 # %% [markdown]
@@ -53,9 +64,7 @@ z = prior_draws(conv, 8, seed)
 strips = {
     f"CVAE {pair + 1}": interpolate(conv, z[2 * pair], z[2 * pair + 1], steps) for pair in range(4)
 }
-figures.picture_rows(
-    strips, f"CVAE, {params}, {data.title}: between two draws from the prior", columns
-)
+figures.picture_rows(strips, f"CVAE, {params}, {title}: between two draws from the prior", columns)
 plt.show()
 
 # %% tags=["report"]
@@ -63,7 +72,7 @@ strips = {
     f"FC-VAE {pair + 1}": interpolate(fc, z[2 * pair], z[2 * pair + 1], steps) for pair in range(4)
 }
 figures.picture_rows(
-    strips, f"FC-VAE, {params}, {data.title}: between two draws from the prior", columns
+    strips, f"FC-VAE, {params}, {title}: between two draws from the prior", columns
 )
 plt.show()
 
@@ -76,24 +85,24 @@ plt.show()
 #
 # ## Between two pictures
 #
-# The ends are now the posterior means of two test pictures, which stand at the very left and the
-# very right. The walk starts and ends at their reconstructions.
+# The ends are now the posterior means of two pictures that the models have not learned. The walk
+# starts and ends at their reconstructions.
 
 # %% tags=["report"]
-ends = data.test[:8]
+ends = pictures[:8]
 means = posterior_means(conv, ends)
 strips = {
     f"pictures {pair + 1}": interpolate(conv, means[2 * pair], means[2 * pair + 1], steps)
     for pair in range(4)
 }
 figures.picture_rows(
-    strips, f"CVAE, {params}, {data.title}: between two encoded test pictures", columns
+    strips, f"CVAE, {params}, {title}: between two encoded {kind} pictures", columns
 )
 plt.show()
 
 # %%
 figures.picture_rows(
-    {"left": ends[0::2], "right": ends[1::2]}, f"The pictures at the two ends ({data.title})"
+    {"left": ends[0::2], "right": ends[1::2]}, f"The pictures at the two ends ({title})"
 )
 plt.show()
 
@@ -103,14 +112,16 @@ plt.show()
 # Take the distance between neighbouring pictures of a strip, in root summed squared difference.
 # If the walk is even, all steps are alike; if the picture jumps somewhere, one step is much
 # larger than the others. The ratio of the **largest step to the mean step** is 1 for a perfectly
-# even walk, and 9 where everything happens in one of nine steps. The deviation is over 50 pairs.
+# even walk, and 9 where everything happens in one of nine steps. The deviation is over 50 pairs,
+# or as many as there are pictures for.
 
 # %%
+half = min(50, len(pictures) // 2)
 pairs = {
     "draws from the prior": (prior_draws(conv, 50, 1), prior_draws(conv, 50, 2)),
-    "encoded test pictures": (
-        posterior_means(conv, data.test[:50]),
-        posterior_means(conv, data.test[50:100]),
+    f"encoded {kind} pictures": (
+        posterior_means(conv, pictures[:half]),
+        posterior_means(conv, pictures[half : 2 * half]),
     ),
 }
 for name, (starts, ends) in pairs.items():

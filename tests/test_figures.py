@@ -20,7 +20,7 @@ def shown(figure):
     return [image.get_array() for axis in figure.axes for image in axis.images]
 
 
-def run(model):
+def run(model, params="p1", epochs=3):
     history = [
         {
             "epoch": epoch,
@@ -30,9 +30,10 @@ def run(model):
                 for name in ("loss", "reconstruction", "kl")
             },
         }
-        for epoch in (1, 2, 3)
+        for epoch in range(1, epochs + 1)
     ]
-    return Run(build_model(model, 2), history, {"model": model}, {"best_epoch": 2}, {}, Path())
+    config = {"model": model, "params": {"name": params}}
+    return Run(build_model(model, 2), history, config, {"best_epoch": 2}, {}, Path())
 
 
 def test_rows_show_each_picture_in_its_place_with_labels():
@@ -62,6 +63,15 @@ def test_curves_have_units_a_legend_and_a_dot_at_the_best_epoch():
     dots = [line.get_xydata().tolist() for line in loss.lines if line.get_marker() == "o"]
     assert dots == [[[2, 50]], [[2, 50]]]
     assert {line.get_color() for line in loss.lines} == set(figures.COLOURS.values())
+
+
+def test_curves_of_many_runs_differ_by_line_and_leave_the_first_epoch_out():
+    runs = {"p1 CVAE": run("conv"), "p2 CVAE": run("conv", "p2", epochs=8)}
+    loss = figures.loss_curves(runs, "Loss", training=False).axes[0]
+    lines = [line for line in loss.lines if line.get_marker() != "o"]
+    assert [len(line.get_xdata()) for line in lines] == [3, 7]
+    assert lines[0].get_linestyle() != lines[1].get_linestyle()
+    assert len(figures.loss_curves(runs, "Loss").axes[0].lines) == len(loss.lines) + 2
 
 
 def test_spectrum_is_sorted():

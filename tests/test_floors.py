@@ -13,7 +13,9 @@ FLOORS = (
     {"data", "checkpoints", "evaluation"},
     {"training", "latent"},
     {"results"},
-    {"experiment", "figures", "execute", "report"},
+    {"claims", "experiment", "figures", "execute", "report"},
+    {"study", "gallery"},
+    {"publish"},
 )
 FOLDER = Path(vae_core.__file__).parent
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")

@@ -3,15 +3,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import tiny_dataset, tiny_run
 
 from vae_core.checkpoints import Run
 from vae_core.models import build_model
 from vae_core.results import (
+    RESULT_COLUMNS,
+    collapse_table,
     early_stopping_table,
     oscillation,
     oscillation_table,
+    read_results,
+    result,
     results_table,
     spread,
+    write_results,
 )
 
 
@@ -43,11 +49,24 @@ def test_spread_over_seeds():
     assert str(spread([1.0, 2.0, 3.0])) == "2.0 ± 1.0"
 
 
+def a_result(model="conv", params="p1", seed=0, test=76.0, **others):
+    values = {
+        "epochs": 3,
+        "train_loss": 74.0,
+        "test_loss": test,
+        "test_reconstruction": test - 20,
+        "test_kl": 20.0,
+        "oscillation": math.nan,
+    }
+    return {"model": model, "params": params, "seed": seed, **values, **others}
+
+
 def test_table_gathers_seeds_and_puts_the_published_numbers_beside():
-    runs = [run(seed=0, test=76.0), run(seed=1, test=78.0), run("fc", "mine")]
-    cvae, mine = results_table(runs).rows
+    results = [a_result(test=76.0), a_result(seed=1, test=78.0), a_result("fc", "mine")]
+    cvae, mine = results_table(results).rows
     assert (cvae["set"], cvae["model"], cvae["seeds"]) == ("p1", "CVAE", 2)
     assert str(cvae["test loss"]) == "77.0 ± 1.4"
+    assert (str(cvae["reconstruction"]), str(cvae["KL"])) == ("57.0 ± 1.4", "20.0 ± 0.0")
     assert (cvae["published epochs"], cvae["published loss"]) == (18, 74.7)
     assert (mine["model"], mine["published loss"]) == ("FC-VAE", "–")
     assert mine["epochs"] == 3
@@ -55,13 +74,56 @@ def test_table_gathers_seeds_and_puts_the_published_numbers_beside():
 
 def test_table_as_text_html_and_markdown():
     picture = torch.zeros(3, 32, 32, dtype=torch.uint8)
-    table = results_table([run(params="<b>")], [picture])
+    table = results_table([a_result(params="<b>")], [picture])
     assert "74.0" in repr(table) and "data:image" not in repr(table)
     html = table._repr_html_()
     assert "&lt;b&gt;" in html and "<b>" not in html
     assert html.count('<img alt="sample from the prior" src="data:image/png;base64,') == 1
     lines = table.markdown().splitlines()
     assert lines[1].startswith("| --- |") and len({line.count("|") for line in lines}) == 1
+
+
+def test_a_run_becomes_a_row_that_is_read_as_it_was_written(tmp_path):
+    dataset = tiny_dataset()
+    trained = tiny_run(tmp_path, dataset, beta=0.5)
+    row = result(trained, dataset.test)
+    assert list(row) == list(RESULT_COLUMNS)
+    assert (row["dataset"], row["params"], row["beta"], row["epochs"]) == ("tiny", "tiny", 0.5, 2)
+    assert row["test_kl"] == pytest.approx(trained.summary["test"]["kl"], abs=1e-4)
+    assert row["train_loss"] == pytest.approx(
+        min(e["train_loss"] for e in trained.history), abs=1e-4
+    )
+    assert 0 <= row["active_dimensions"] <= 2 and row["rounding"] is None
+    path = tmp_path / "results.csv"
+    write_results(path, [row, row | {"oscillation": 0.25, "rounding": -0.001}])
+    first, second = read_results(path)
+    assert math.isnan(first.pop("oscillation")) and math.isnan(row.pop("oscillation"))
+    assert first == row
+    assert (second["oscillation"], second["rounding"]) == (0.25, -0.001)
+
+
+@pytest.mark.parametrize("damage", [("74", "seven"), ("epochs", "epoch"), ("tiny,conv", "conv")])
+def test_a_damaged_table_is_named_with_its_line(tmp_path, damage):
+    row = dict.fromkeys(RESULT_COLUMNS, "74") | {"dataset": "tiny", "model": "conv"}
+    path = tmp_path / "results.csv"
+    write_results(path, [row])
+    path.write_text(path.read_text().replace(*damage))
+    with pytest.raises(ValueError, match=r"results.csv, line 2"):
+        read_results(path)
+
+
+def test_collapse_is_measured_with_one_ruler():
+    dead, alive = build_model("conv", 2), build_model("conv", 2)
+    with torch.no_grad():
+        for weight in (*dead.to_mu.parameters(), *dead.to_logvar.parameters()):
+            weight.zero_()
+        alive.to_mu.weight.mul_(100)
+    pictures = tiny_dataset().test
+    dead_row, alive_row = collapse_table({"dead": dead, "alive": alive}, pictures).rows
+    assert (dead_row["KL"], dead_row["active dimensions"]) == ("0.0", "0 of 2")
+    assert float(alive_row["KL"]) > 1 and alive_row["active dimensions"] == "2 of 2"
+    error = (dead.reconstruct(pictures / 255) - pictures / 255).square().sum() / len(pictures)
+    assert float(dead_row["squared error"]) == pytest.approx(float(error), rel=0.1)
 
 
 def test_oscillation_estimates_the_jumps_whatever_the_slope():
@@ -84,7 +146,12 @@ def test_tables_of_oscillation_and_early_stopping():
     assert row["stop by validation"] == 8
     assert row["validation loss kept by validation"] == "70.0"
     assert row["validation loss kept by train"] == "75.9"
-    long = run(losses=[80.0, 70.0] * 10)
-    short, jumping = oscillation_table([still, long]).rows
-    assert short["oscillation"] == "–"
-    assert float(jumping["oscillation"]) == pytest.approx(20 / 6**0.5, abs=0.01)
+
+
+def test_oscillation_is_averaged_over_the_runs_that_are_long_enough():
+    results = [
+        a_result(seed=seed, oscillation=value) for seed, value in enumerate((0.2, 0.4, math.nan))
+    ]
+    measured, short = oscillation_table([*results, a_result("fc")]).rows
+    assert (measured["runs"], measured["oscillation"]) == (2, "0.30 ± 0.14")
+    assert (short["model"], short["runs"], short["oscillation"]) == ("FC-VAE", 0, "–")

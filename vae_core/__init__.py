@@ -8,7 +8,9 @@ holds them to it):
 3. `data`, `checkpoints`, `evaluation`
 4. `training`, `latent`
 5. `results`
-6. `experiment`, `figures`, `execute`, `report`
+6. `claims`, `experiment`, `figures`, `execute`, `report`
+7. `study`, `gallery`
+8. `publish`
 """
 
 import ctypes

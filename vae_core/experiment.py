@@ -104,6 +104,20 @@ def finished_run(
     return _finished(folder, identity)
 
 
+def published_run(
+    model: str, params: str, dataset: str, seed: int = 0, checkpoints: Path | str = CHECKPOINTS
+) -> Run:
+    """Load a run by the name of its data set, which need not be on this machine.
+
+    Raises:
+        ValueError: there is no such model or parameter set.
+        FileNotFoundError: there is no such run.
+    """
+    return load_run(
+        Path(checkpoints) / dataset / run_name(Config(model, parameter_set(params), seed))
+    )
+
+
 def run_name(config: Config) -> str:
     """Return `<model>-<params>-seed<k>`, and after it every field that is not the default.
 

@@ -1,7 +1,6 @@
 """Pictures from results, all in one style: grids, strips, curves, spectra."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -12,6 +11,7 @@ from torch import Tensor
 from vae_core.checkpoints import Run
 
 COLOURS = {"fc": "#d1495b", "conv": "#00798c"}
+LINES = ("-", "--", ":", "-.")
 LABELS = {"loss": "loss", "reconstruction": "reconstruction", "kl": "KL"}
 STYLE = {
     "figure.dpi": 100,
@@ -71,33 +71,37 @@ def picture_rows(
     return figure
 
 
-def loss_curves(runs: Mapping[str, Run], title: str) -> Figure:
-    """Show loss, reconstruction and KL of every epoch, each run in its model's colour.
+def loss_curves(runs: Mapping[str, Run], title: str, training: bool = True) -> Figure:
+    """Show loss, reconstruction and KL of every epoch of runs, by their label in the legend.
 
-    Solid lines are means over the training pictures while they are learned, dashed ones over
-    the validation pictures after the epoch; a dot marks the best epoch, whose weights are kept.
-    The runs are by their label in the legend; those of one model differ in shade.
+    Strong lines are means over the validation pictures after the epoch, faint ones, where
+    `training` is true, over the training pictures while they are learned. The colour is the
+    model, the line's style the parameter set; a dot marks the best epoch, whose weights are kept.
+    The first epoch, which would flatten all others, is left out of more than five.
     """
-    shades, styles = Counter(), {}
-    for name, run in runs.items():
-        model = run.config["model"]
-        styles[name] = {"color": COLOURS[model], "alpha": 1 - 0.3 * min(shades[model], 2)}
-        shades[model] += 1
+    sets = list(dict.fromkeys(run.config["params"]["name"] for run in runs.values()))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 3, figsize=(12, 3.8))
         for axis, (part, label) in zip(axes, LABELS.items(), strict=True):
             for name, run in runs.items():
-                epochs = [row["epoch"] for row in run.history]
-                learned = [row[f"train_{part}"] for row in run.history]
-                held_out = [row[f"validation_{part}"] for row in run.history]
+                shown = run.history[1 if len(run.history) > 5 else 0 :]
+                epochs = [row["epoch"] for row in shown]
+                style = {
+                    "color": COLOURS[run.config["model"]],
+                    "linestyle": LINES[sets.index(run.config["params"]["name"]) % len(LINES)],
+                }
+                held_out = [row[f"validation_{part}"] for row in shown]
+                axis.plot(epochs, held_out, label=name, **style)
+                if training:
+                    learned = [row[f"train_{part}"] for row in shown]
+                    axis.plot(epochs, learned, **style, alpha=0.4)
                 best = run.summary["best_epoch"]
-                axis.plot(epochs, learned, label=name, **styles[name])
-                axis.plot(epochs, held_out, **{**styles[name], "linestyle": "--", "alpha": 0.6})
-                axis.plot(best, learned[best - 1], "o", color=styles[name]["color"])
+                if best in epochs:
+                    axis.plot(best, held_out[epochs.index(best)], "o", color=style["color"])
             axis.set(xlabel="epoch", title=label)
             axis.xaxis.get_major_locator().set_params(integer=True)
         axes[0].set_ylabel("nats per picture")
-        axes[0].legend(title="solid: training, dashed: validation")
+        axes[0].legend(title="validation" + (", faint: training" if training else ""))
         figure.suptitle(title)
     return figure
 

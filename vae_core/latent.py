@@ -13,6 +13,12 @@ def prior_draws(model: VAE, n: int, seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
+def imagine(model: VAE, n: int, seed: int = 0) -> Tensor:
+    """Decode `n` draws from the prior into pictures uint8 [n, C, H, W]."""
+    return (model.decode(prior_draws(model, n, seed)) * 255).round().byte()
+
+
+@torch.no_grad()
 def posterior_means(model: VAE, pictures: Tensor) -> Tensor:
     """Return mu of the posteriors of pictures uint8 [N, C, H, W]: [N, latent_dim]."""
     return model.encode(to_unit_interval(pictures, model))[0]

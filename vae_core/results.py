@@ -111,6 +111,7 @@ RESULT_COLUMNS: dict[str, type] = {
     **{"oscillation": float, "active_dimensions": int},
     **{"seconds_per_epoch": float, "seconds": float, "precision": str},
     **{"device": str, "threads": int, "processor": str},
+    "rounding": float,
     **{"vae_core": str, "python": str, "torch": str, "numpy": str, "code": str},
 }
 
@@ -119,7 +120,8 @@ def result(run: Run, test: Tensor | None = None) -> Result:
     """Put a run into one flat row with the names in `RESULT_COLUMNS`.
 
     Losses are in nats per picture, those of the training and validation part at the best epoch.
-    The active dimensions are counted over the test pictures, uint8 [N, C, H, W], where given.
+    The active dimensions are counted over the test pictures, uint8 [N, C, H, W], where given;
+    `rounding` is what the float16 weights of a published run change in its test loss.
     """
     config, summary, record = run.config, run.summary, run.record
     params = config["params"]
@@ -134,6 +136,7 @@ def result(run: Run, test: Tensor | None = None) -> Result:
         "params": params["name"],
         "oscillation": round(oscillation(run.history), 4),
         "active_dimensions": None if test is None else active_dimensions(run.model, test),
+        "rounding": (record.get("published") or {}).get("rounding"),
         "seconds_per_epoch": round(summary["seconds_per_epoch"], 2),
         "seconds": round(summary["seconds"], 1),
     }
@@ -158,15 +161,18 @@ def read_results(path: Path) -> list[Result]:
     """
     results = []
     with path.open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
+        for number, row in enumerate(csv.DictReader(file, strict=True), start=2):
             try:
+                if None in row or None in row.values():
+                    raise ValueError("too many or too few values")
+                texts = {name: row[name] for name in RESULT_COLUMNS}
                 results.append(
                     {
-                        name: kind(row[name]) if row[name] else None
-                        for name, kind in RESULT_COLUMNS.items()
+                        name: RESULT_COLUMNS[name](text) if text else None
+                        for name, text in texts.items()
                     }
                 )
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, ValueError) as error:
                 raise ValueError(
                     f"{path}, line {number}, is no result ({error!r}); make study writes one anew"
                 ) from error
@@ -245,13 +251,13 @@ def early_stopping_table(runs: Iterable[Run]) -> Table:
     """Say for each run where early stopping would end it by either loss, and at which loss."""
     rows = []
     for run in runs:
-        rows.append(_name(run))
+        rows.append([*_name(run), run.config["seed"]])
         for part in ("train_loss", "validation_loss"):
             losses = [epoch[part] for epoch in run.history]
             stop = stopping_epoch(losses, run.config["patience"], run.config["min_delta"])
             kept = run.history[best_epoch(losses[:stop]) - 1]["validation_loss"]
             rows[-1] += [stop or "–", f"{kept:.1f}"]
-    columns = ["set", "model", "stop by train", "validation loss kept by train"]
+    columns = ["set", "model", "seed", "stop by train", "validation loss kept by train"]
     return Table([*columns, "stop by validation", "validation loss kept by validation"], rows)
 
 

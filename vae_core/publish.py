@@ -1,0 +1,221 @@
+"""From the study's results to what the repository shows: weights, figures, the README's numbers.
+
+`make publish RESULTS=report/results.csv DATASET=… FACES=…` does it after `make study`. Without
+RESULTS it only writes the README's section and the figures again.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+
+from vae_core import __version__
+from vae_core.checkpoints import Run, load_run, write_run
+from vae_core.claims import claims_table
+from vae_core.data import TITLES, Dataset, load_dataset
+from vae_core.evaluation import evaluate
+from vae_core.experiment import published_run
+from vae_core.files import CHECKPOINTS, PROJECT, write
+from vae_core.gallery import draw_gallery
+from vae_core.models import build_model
+from vae_core.results import (
+    Result,
+    Table,
+    read_results,
+    results_table,
+    spread,
+    write_results,
+)
+
+FIGURES = PROJECT / "figures"
+README = PROJECT / "README.md"
+BEGIN, END = "<!-- results: make publish writes this -->", "<!-- end of results -->"
+# How much lower a CVAE's loss is on CIFAR-10 (JPEG) than on the genuine pictures; data/README.md.
+JPEG_EFFECT = 1.2
+ROUNDING_LIMIT = 0.05
+
+
+def comparison(results: Iterable[Result], dataset: str = "cifar10-jpeg") -> list[Result]:
+    """Choose the study's own comparison: its data set, its loss."""
+    return [
+        row
+        for row in results
+        if row["dataset"] == dataset and row["beta"] == 1 and row["reduction"] == "sum"
+    ]
+
+
+def publish_run(run: Run, dataset: Dataset) -> Run:
+    """Write a run's weights as float16 and mark it as published; return it as it then loads.
+
+    Raises:
+        ValueError: the rounding changes the test loss by more than 0.05 nats per picture, or the
+            data set is not the one that the run has learned.
+        OSError: a file cannot be written.
+    """
+    if run.record.get("published"):
+        return run
+    if dataset.fingerprint != run.config["fingerprint"]:
+        raise ValueError(f"{run.folder} has not learned {dataset.title}; give its data set")
+    weights = {name: value.half() for name, value in run.model.state_dict().items()}
+    rounded = build_model(run.config["model"], run.config["params"]["latent_dim"])
+    rounded.load_state_dict(weights)
+    loss = run.summary["test"]["loss"]
+    change = evaluate(rounded, dataset.test)["loss"] - loss
+    if not abs(change) < ROUNDING_LIMIT:
+        raise ValueError(
+            f"{run.folder}: float16 weights change the test loss by {change:.3f}; publish float32"
+        )
+    published = {
+        "version": __version__,
+        "date": f"{date.today():%Y-%m-%d}",
+        "weights": "float16",
+        "rounding": round(change, 5),
+    }
+    record = {**run.record, "published": published}
+    write_run(run.folder, weights, run.history, run.config, run.summary, record)
+    return load_run(run.folder)
+
+
+def results_section(results: list[Result]) -> str:
+    """Say in Markdown what the results are; every number in it is computed from them."""
+    compared = comparison(results)
+    seeds = sorted({row["seed"] for row in compared})
+    table = results_table(compared)
+    paragraphs = [
+        table.markdown(),
+        f"{TITLES['cifar10-jpeg']}, in nats per picture: mean ± standard deviation over the seeds "
+        f"{', '.join(map(str, seeds))}; weights of the epoch with the lowest training loss. "
+        f"Reconstruction and KL are those of the test loss. {_beside_the_published(table)}",
+        *_faces(results, compared),
+        "**What became of the study's claims.** Differences are means over the seeds with their "
+        "95 % confidence intervals; a claim holds where its interval lies above zero.",
+        claims_table(compared).markdown(),
+        *_collapse(results, seeds[0]),
+        _cost(results, seeds[0]),
+    ]
+    return "\n\n".join(paragraphs)
+
+
+def _beside_the_published(table: Table) -> str:
+    differences = [
+        row["training loss"].mean + JPEG_EFFECT - row["published loss"]
+        for row in table.rows
+        if row["published loss"] != "–"
+    ]
+    return (
+        f"The JPEG pictures lower the loss by about {JPEG_EFFECT} against the genuine ones; with "
+        f"that added, the training losses lie between {min(differences):+.1f} and "
+        f"{max(differences):+.1f} of the published ones."
+    )
+
+
+def _faces(results: list[Result], compared: list[Result]) -> list[str]:
+    faces = [row for row in results if row["dataset"] != compared[0]["dataset"]]
+    if not faces:
+        return []
+    loss, reconstruction, kl = (
+        spread([row[f"test_{part}"] for row in faces]) for part in ("loss", "reconstruction", "kl")
+    )
+    title = TITLES.get(faces[0]["dataset"], faces[0]["dataset"])
+    return [
+        f"**Faces.** The CVAE ({faces[0]['params']}) on {title}: test loss {loss}, of which "
+        f"reconstruction {reconstruction} and KL {kl}, after "
+        f"{spread([row['epochs'] for row in faces])} epochs ({len(faces)} seeds)."
+    ]
+
+
+def _collapse(results: list[Result], seed: int) -> list[str]:
+    of_interest = {
+        row["reduction"] if row["beta"] == 1 else "light KL": row["active_dimensions"]
+        for row in results
+        if (row["model"], row["params"], row["seed"]) == ("conv", "p2", seed)
+        and row["dataset"] == "cifar10-jpeg"
+    }
+    if not {"sum", "mean", "light KL"} <= of_interest.keys():
+        return []
+    return [
+        "**Posterior collapse.** Latent dimensions that the CVAE (p2) uses, of 128: "
+        f"{of_interest['sum']} with the summed squared error, {of_interest['mean']} with the mean "
+        f"(the posterior collapses onto the prior), {of_interest['light KL']} with the KL term "
+        "times 0.0001 (a plain autoencoder, whose samples mean nothing)."
+    ]
+
+
+def _cost(results: list[Result], seed: int) -> str:
+    runs = [row for row in results if row["seed"] == seed]
+    changes = [abs(row["rounding"]) for row in runs if row["rounding"] is not None]
+    machine = f"{runs[0]['processor']}, {runs[0]['threads']} threads, {runs[0]['precision']}"
+    text = (
+        f"**What it takes.** The study with one seed ({len(runs)} trainings) took "
+        f"{sum(row['seconds'] for row in runs):,.0f} seconds of training ({machine})."
+    )
+    if changes:
+        text += (
+            f" The {len(changes)} published weights are rounded to float16, which changes their "
+            f"test losses by at most {max(changes):.4f}."
+        )
+    return text
+
+
+def with_section(readme: str, section: str) -> str:
+    """Return the README's text with this section of results.
+
+    Raises:
+        ValueError: the marks of the section are missing.
+    """
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the README lacks the marks {BEGIN} and {END}; put them back")
+    return f"{before}{BEGIN}\n\n{section}\n\n{END}{after}"
+
+
+def publish(results: list[Result], datasets: list[Dataset], folder: Path) -> list[Result]:
+    """Publish the runs of the first seed; return the results with what the rounding changed.
+
+    Raises:
+        ValueError: a run or its data set is missing, or rounding changes too much.
+    """
+    by_name = {dataset.name: dataset for dataset in datasets}
+    first = min(row["seed"] for row in results)
+    published = []
+    for row in results:
+        if row["seed"] == first and row in comparison(results, row["dataset"]):
+            if row["dataset"] not in by_name:
+                raise ValueError(f"{row['dataset']} is not among the data sets; name it")
+            run = published_run(row["model"], row["params"], row["dataset"], first, folder)
+            row = row | {
+                "rounding": publish_run(run, by_name[row["dataset"]]).record["published"][
+                    "rounding"
+                ]
+            }
+        published.append(row)
+    return published
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Publish; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m vae_core.publish", description=__doc__)
+    parser.add_argument("--results", type=Path, help="what make study wrote")
+    parser.add_argument("--datasets", nargs="*", default=[], help="names or paths, as in the study")
+    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
+    chosen = parser.parse_args(arguments)
+    table = FIGURES / "results.csv"
+    try:
+        if chosen.results:
+            datasets = [load_dataset(name) for name in chosen.datasets]
+            write_results(
+                table, publish(read_results(chosen.results), datasets, chosen.checkpoints)
+            )
+        section = results_section(read_results(table))
+        write(README, with_section(README.read_text(encoding="utf-8"), section))
+        draw_gallery(FIGURES, chosen.checkpoints)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
