@@ -1,4 +1,3 @@
-
 import pytest
 import torch
 from helpers import contents, one_line, tiny_dataset, tiny_run
