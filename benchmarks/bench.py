@@ -272,8 +272,9 @@ def table(results: dict) -> str:
         ]
         memory = max(found["peak_mib"] for found in sizes[str(max(SIZES))])
         lines.append(
-            f"{model}: the time per picture at 50,000 pictures is {speeds[0] / speeds[1]:.2f} times "
-            f"that at 5,000; peak memory at 50,000 is {memory} MiB"
+            f"{model}: the time per picture at 50,000 pictures is "
+            f"{speeds[0] / speeds[1]:.2f} times that at 5,000; "
+            f"peak memory at 50,000 is {memory} MiB"
         )
     return "\n".join(lines)
 
