@@ -49,16 +49,12 @@ def draw_gallery(folder: Path, checkpoints: Path | str = CHECKPOINTS) -> list[Pa
     drawn = []
     for dataset, runs in datasets.items():
         title = TITLES.get(dataset, dataset)
-        for kind, figure in (
-            ("samples", samples(runs, title)),
-            ("interpolation", interpolations(runs, title)),
-            (
-                "curves",
-                figures.loss_curves(
-                    runs, f"Validation loss and its parts: {title}", training=False
-                ),
-            ),
-        ):
+        drawings = {
+            "samples": samples(runs, title),
+            "interpolation": interpolations(runs, title),
+            "curves": figures.loss_curves(runs, f"Validation loss on {title}", training=False),
+        }
+        for kind, figure in drawings.items():
             drawn.append(folder / f"{dataset}-{kind}.png")
             with writing(drawn[-1]) as file, plt.rc_context(figures.STYLE):
                 figure.savefig(file, format="png")
