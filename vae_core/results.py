@@ -17,7 +17,7 @@ from torch import Tensor
 from vae_core.checkpoints import History, Run
 from vae_core.evaluation import evaluate
 from vae_core.files import write
-from vae_core.latent import active_dimensions
+from vae_core.latent import active_dimensions, prior_draws, unevenness
 from vae_core.models import MODELS, VAE
 from vae_core.parameter_sets import ParameterSet
 from vae_core.training import best_epoch, stopping_epoch
@@ -108,7 +108,7 @@ RESULT_COLUMNS: dict[str, type] = {
     **{"seed": int, "beta": float, "reduction": str, "max_epochs": int},
     **{"epochs": int, "best_epoch": int},
     **dict.fromkeys(LOSSES, float),
-    **{"oscillation": float, "active_dimensions": int},
+    **{"oscillation": float, "active_dimensions": int, "unevenness": float},
     **{"seconds_per_epoch": float, "seconds": float, "precision": str},
     **{"device": str, "threads": int, "processor": str},
     "rounding": float,
@@ -121,6 +121,7 @@ def result(run: Run, test: Tensor | None = None) -> Result:
 
     Losses are in nats per picture, those of the training and validation part at the best epoch.
     The active dimensions are counted over the test pictures, uint8 [N, C, H, W], where given;
+    `unevenness` is that of interpolation between draws from the prior, see `latent.unevenness`;
     `rounding` is what the float16 weights of a published run change in its test loss.
     """
     config, summary, record = run.config, run.summary, run.record
@@ -136,11 +137,18 @@ def result(run: Run, test: Tensor | None = None) -> Result:
         "params": params["name"],
         "oscillation": round(oscillation(run.history), 4),
         "active_dimensions": None if test is None else active_dimensions(run.model, test),
+        "unevenness": round(_unevenness_between_draws(run.model), 3),
         "rounding": (record.get("published") or {}).get("rounding"),
         "seconds_per_epoch": round(summary["seconds_per_epoch"], 2),
         "seconds": round(summary["seconds"], 1),
     }
     return {name: values[name] for name in RESULT_COLUMNS}
+
+
+def _unevenness_between_draws(model: VAE, pairs: int = 50) -> float:
+    """Return the mean over pairs of draws from the prior; the same pairs as in 03."""
+    ends = (prior_draws(model, pairs, seed) for seed in (1, 2))
+    return unevenness(model, *ends).mean().item()
 
 
 def write_results(path: Path, results: Iterable[Result]) -> None:
