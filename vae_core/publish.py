@@ -106,8 +106,8 @@ def _beside_the_published(table: Table) -> str:
     ]
     return (
         f"The JPEG pictures lower the loss by about {JPEG_EFFECT} against the genuine ones; with "
-        f"that added, the training losses differ from the published ones by {min(differences):+.1f} "
-        f"to {max(differences):+.1f}."
+        "that added, the training losses differ from the published ones by "
+        f"{min(differences):+.1f} to {max(differences):+.1f}."
     )
 
 
