@@ -20,7 +20,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 BATCH = 128
-PICTURES = {"conv": 10_240, "fc": 20_480}
+PICTURES = {"conv": 6_400, "fc": 12_800}
 SIZES = (5_000, 50_000)
 SIZE_REPEATS = 2
 CONFIGURATIONS = ("dataloader-2", "dataloader-0", "float32", "bfloat16")
@@ -233,7 +233,7 @@ def machine_peak() -> dict:
         matrix = torch.randn(4096, 4096).to(dtype)
         matrix @ matrix
         seconds = []
-        for _ in range(5):
+        for _ in range(3):
             began = time.perf_counter()
             matrix @ matrix
             seconds.append(time.perf_counter() - began)

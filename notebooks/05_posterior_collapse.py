@@ -84,11 +84,10 @@ plt.show()
 # - In **(c)** the two are in balance: the dimensions that are worth their nats are used and the
 #   others rest on the prior.
 #
-# The study describes this as one difficulty, in which the averaged error makes the KL term vanish
-# and the samples lose their meaning. Taken apart, these are two difficulties with opposite causes:
-# averaging the error makes the KL term far too *strong* and collapses the posterior, while samples
-# lose their meaning when the KL term is too *weak*. The remedy that the study chose, sum and sum,
-# is the right one for both.
+# The study's account of its first difficulty runs (a) and (b) together. Taken apart, they have
+# opposite causes: averaging the squared error makes the KL term far too *strong* and collapses the
+# posterior, whereas it is a KL term that is too *weak* which empties the samples of meaning. The
+# remedy that the study chose, sum and sum, is right for both.
 #
 # ## Reconstructions
 #
@@ -108,6 +107,7 @@ plt.show()
 # ## Samples from the prior
 #
 # Here it is (b) that fails: its posteriors are narrow and lie anywhere but where the prior draws.
+# The samples of (a) are all the same picture, since its decoder has learned to ignore the latents.
 
 # %% tags=["report"]
 samples = {label: model.decode(prior_draws(model, steps, seed)) for label, model in models.items()}
@@ -117,8 +117,9 @@ plt.show()
 # %% [markdown]
 # ## Interpolation between two pictures
 #
-# The same two test pictures for all three. In (a) there is nothing to walk between; in (b) the
-# walk may leave the region that the decoder knows; in (c) each step is a picture.
+# The same two test pictures for all three. In (a) there is nothing to walk between. In (b) nothing
+# has drawn the posteriors together, and the walk is close to a cross-fade: one picture fades while
+# the other appears. In (c) each step is a picture.
 
 # %% tags=["report"]
 means = {label: posterior_means(model, data.test[:2]) for label, model in models.items()}

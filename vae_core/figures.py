@@ -107,7 +107,10 @@ def loss_curves(runs: Mapping[str, Run], title: str, training: bool = True) -> F
 
 
 def kl_spectrum(kl: Mapping[str, Tensor], title: str) -> Figure:
-    """Show the KL divergence of each latent dimension, [latent_dim] nats, largest first."""
+    """Show the KL divergence of each latent dimension, [latent_dim] nats, largest first.
+
+    The axis is logarithmic, so what is below 0.000001 nats is shown there.
+    """
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(8, 3.8))
         for label, values in kl.items():
