@@ -9,6 +9,7 @@ from typing import NamedTuple
 from vae_core.models import MODELS
 from vae_core.results import Result, Table
 
+LOWER_LOSS = "the CVAE reaches a lower loss"
 Runs = dict[tuple[str, str], Result]  # of one seed, by parameter set and model
 
 # Student's t, two-sided 95 %, for 1, 2, 3 ... degrees of freedom.
@@ -77,7 +78,7 @@ def claims_table(results: Iterable[Result]) -> Table:
 
     for params in sets:
         compare(
-            "the CVAE reaches a lower loss",
+            LOWER_LOSS,
             f"{params}: test loss, FC-VAE − CVAE",
             fall("test_loss", (params, "fc"), (params, "conv")),
         )

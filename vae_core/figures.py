@@ -101,7 +101,8 @@ def loss_curves(runs: Mapping[str, Run], title: str, training: bool = True) -> F
             axis.set(xlabel="epoch", title=label)
             axis.xaxis.get_major_locator().set_params(integer=True)
         axes[0].set_ylabel("nats per picture")
-        axes[0].legend(title="validation" + (", faint: training" if training else ""))
+        faint = "faint: training, " if training else ""
+        axes[0].legend(title=f"validation ({faint}dot: kept)", fontsize=9, title_fontsize=9)
         figure.suptitle(title)
     return figure
 

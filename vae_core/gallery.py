@@ -52,7 +52,9 @@ def draw_gallery(folder: Path, checkpoints: Path | str = CHECKPOINTS) -> list[Pa
         drawings = {
             "samples": samples(runs, title),
             "interpolation": interpolations(runs, title),
-            "curves": figures.loss_curves(runs, f"Validation loss on {title}", training=False),
+            "curves": figures.loss_curves(
+                runs, f"Validation loss and its parts on {title}", training=False
+            ),
         }
         for kind, figure in drawings.items():
             drawn.append(folder / f"{dataset}-{kind}.png")
@@ -64,7 +66,7 @@ def draw_gallery(folder: Path, checkpoints: Path | str = CHECKPOINTS) -> list[Pa
 
 def samples(runs: dict[str, Run], title: str) -> plt.Figure:
     """Show what each run imagines: a row of the same draws for each, three rows for a single."""
-    title = f"Decoded draws from the prior, models trained on {title}"
+    title = f"Decoded draws from the prior, {_trained(runs)} {title}"
     if len(runs) == 1:
         return figures.picture_grid(imagine(next(iter(runs.values())).model, 36), title, 12)
     return figures.picture_rows({name: imagine(run.model, 12) for name, run in runs.items()}, title)
@@ -80,8 +82,12 @@ def interpolations(runs: dict[str, Run], title: str) -> plt.Figure:
             label = name if pairs == 1 else f"pair {pair + 1}"
             strips[label] = interpolate(run.model, ends[2 * pair], ends[2 * pair + 1], STEPS)
     columns = [f"α = {step / (STEPS - 1):.2f}" for step in range(STEPS)]
-    title = f"Straight lines between two draws from the prior, models trained on {title}"
+    title = f"Straight lines between two draws from the prior, {_trained(runs)} {title}"
     return figures.picture_rows(strips, title, columns)
+
+
+def _trained(runs: dict[str, Run]) -> str:
+    return f"{next(iter(runs)) if len(runs) == 1 else 'models'} trained on"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -39,11 +39,12 @@ class Spread(NamedTuple):
     deviation: float | None
 
     def __format__(self, digits: str) -> str:
+        digits = digits or ".1f"
         deviation = () if self.deviation is None else (format(self.deviation, digits),)
         return " ± ".join((format(self.mean, digits), *deviation))
 
     def __str__(self) -> str:
-        return format(self, ".1f")
+        return format(self)
 
 
 def spread(values: Sequence[float]) -> Spread:
