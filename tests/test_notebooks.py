@@ -10,7 +10,7 @@ import jupytext
 import pytest
 from jupytext.compare import compare_notebooks
 
-from vae_core.execute import notebook_parameters, parse_parameters
+from vae_core.execute import execute, notebook_parameters, parse_parameters
 from vae_core.files import PROJECT
 
 NOTEBOOKS = PROJECT / "notebooks"
@@ -79,6 +79,14 @@ def test_the_report_passes_only_parameters_that_the_notebooks_have():
         parse_parameters(notebook, settings)
         executed.add(notebook.stem)
     assert executed == {path.stem for path in SOURCES}
+
+
+def test_interpolation_in_published_models_needs_no_data(tmp_path):
+    settings = {"published": "cifar10-jpeg", "params": "p2", "dataset": "/nowhere"}
+    executed = tmp_path / "interpolation.ipynb"
+    result = execute(NOTEBOOKS / "03_interpolation.py", executed, settings, timeout=300)
+    assert (result["status"], result["error"]) == ("done", "")
+    assert executed.read_text().count('"image/png"') == 4
 
 
 def test_misspelt_parameter_is_named_with_the_known_ones():
