@@ -117,9 +117,9 @@ study: $(READY) ## train everything with seeds 0 1 2 on CIFAR-10 and CelebA, the
 	    --dataset '$(call place,$(PICTURES))' --fraction $(call fraction,$(PICTURES)) \
 	    --faces '$(call place,$(PORTRAITS))' --faces-fraction $(call fraction,$(PORTRAITS)) \
 	    --sets '$(SETS)' --seeds '$(TRAINED)' --max-epochs $(LONGEST) --precision $(PRECISION) \
-	    $(if $(filter-out None,$(LIMIT)),--limit $(LIMIT))
+	    $(if $(filter-out None,$(LIMIT)),--limit $(LIMIT)) $(if $(filter-out 0,$(RETRAIN)),--retrain)
 	@$(MAKE) --no-print-directory report DATASET='$(PICTURES)' FACES='$(PORTRAITS)' \
-	    SEEDS='$(TRAINED)' SEED=$(firstword $(TRAINED)) MAX_EPOCHS=$(LONGEST)
+	    SEEDS='$(TRAINED)' SEED=$(firstword $(TRAINED)) MAX_EPOCHS=$(LONGEST) RETRAIN=
 
 gallery: $(READY) ## draw what the published models imagine; no data is needed: report/gallery/
 	@$(BIN)/python -m vae_core.gallery $(REPORT)/gallery

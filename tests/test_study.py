@@ -1,6 +1,8 @@
+import shutil
+
 import pytest
 import torch
-from helpers import contents, one_line, tiny_dataset, tiny_run
+from helpers import contents, one_line, outcome, tiny_dataset, tiny_run
 
 from vae_core import gallery, publish, study
 from vae_core.checkpoints import load_run
@@ -54,6 +56,15 @@ def test_a_second_study_trains_nothing(studied, capsys):
     assert run_study(studied) == 0
     assert "8 runs, 8 of them finished" in capsys.readouterr().out
     assert contents(studied) == before
+
+
+def test_a_study_can_be_trained_anew(studied, tmp_path, capsys):
+    shutil.copytree(studied / "checkpoints", tmp_path / "checkpoints")
+    assert run_study(tmp_path, "--seeds", "0", "--retrain") == 0
+    assert "5 runs, 0 of them finished" in capsys.readouterr().out
+    runs = tmp_path / "checkpoints" / "shapes-limit64"
+    anew = runs / "fc-p1-seed0-max_epochs1"
+    assert outcome(anew) == outcome(runs / f"{anew.name}.previous")
 
 
 def test_the_study_says_first_how_long_it_takes(studied, tmp_path, capsys):

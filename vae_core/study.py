@@ -118,6 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-epochs", type=int, default=100)
     parser.add_argument("--limit", type=int, help="at most so many training pictures")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--retrain", action="store_true", help="train anew what is there")
     parser.add_argument("--results", type=Path, default=PROJECT / "report" / "results.csv")
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
     chosen = parser.parse_args(arguments)
@@ -151,7 +152,11 @@ def _study(chosen: argparse.Namespace) -> int:
         "checkpoints": chosen.checkpoints,
     }
     all_tasks = tasks(pictures, faces, chosen.sets.split(), seeds)
-    waiting = [task for task in all_tasks if finished_run(**task.arguments, **common) is None]
+    waiting = [
+        task
+        for task in all_tasks
+        if chosen.retrain or finished_run(**task.arguments, **common) is None
+    ]
     print(f"{len(all_tasks)} runs, {len(all_tasks) - len(waiting)} of them finished", flush=True)
     if waiting:
         published = PROJECT / "figures" / "results.csv"
@@ -167,7 +172,7 @@ def _study(chosen: argparse.Namespace) -> int:
     for number, task in enumerate(all_tasks, start=1):
         print(f"[{number}/{len(all_tasks)}] {task}", end="", flush=True)
         try:
-            run = train_or_load(**task.arguments, **common)
+            run = train_or_load(**task.arguments, **common, retrain=chosen.retrain)
         except TrainingDiverged as error:
             print(f": {error}", flush=True)
             failed += 1
