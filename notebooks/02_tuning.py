@@ -59,7 +59,7 @@ runs = [
     train_or_load(model, parameters, data, int(number), max_epochs, precision=precision)
     for parameters in sets
     for model in ("conv", "fc")
-    for number in seeds.split()
+    for number in dict.fromkeys(seeds.split())
 ]
 results = [result(run) for run in runs]
 print(f"{len(runs)} runs on {data.title}, seeds {seeds}")
@@ -104,7 +104,8 @@ plt.show()
 #
 # has the variance $6 s^2$, so the root mean square of these bends over $\sqrt{6}$ estimates $s$
 # whatever the slope. The first third of the epochs, where the loss falls steeply, is left out. A
-# short training is nothing but steep, so with fewer than fifteen epochs there is no estimate (–).
+# short training is nothing but steep, so with fewer than fifteen epochs there is no estimate (–),
+# and with barely more it is a rough one that the curve's own bend can still enlarge.
 
 # %% tags=["report"]
 oscillation_table(results)
@@ -128,9 +129,12 @@ early_stopping_table(runs)
 #
 # Each claim says that one figure is larger than another. The difference is taken seed by seed;
 # the table shows its mean with the 95 % confidence interval (Student's t). A claim **holds** where
-# that interval lies above zero. Where it contains zero, the seeds differ by more than the claim
-# says, and nothing was shown. With two seeds the interval is almost always too wide to say
-# anything; three are the least.
+# that interval lies above zero; where it contains zero, these seeds do not show it. With two seeds
+# the interval is almost always too wide to say anything; three are the least. Each interval is at
+# 95 % by itself, and with so many of them one may well miss.
+#
+# The models are compared where early stopping left them. A model that was stopped early, with its
+# loss still falling, looks worse than it is, and a part of its difference is the rule's.
 
 # %% tags=["report"]
 claims_table(results)

@@ -80,8 +80,7 @@ plt.show()
 # A straight line between two draws passes nearer to the origin than either end: in $d$ dimensions
 # a draw lies close to the sphere of radius $\sqrt{d}$, and the middle of two independent draws
 # close to that of $\sqrt{d / 2}$. The pictures in the middle are therefore a little more average
-# than those at the ends. In most of the dimensions of a trained VAE this does no harm, because
-# the decoder ignores them.
+# than those at the ends.
 #
 # ## Between two pictures
 #
@@ -126,7 +125,7 @@ pairs = {
 }
 for name, (starts, ends) in pairs.items():
     ratio = spread(unevenness(conv, starts, ends, steps).tolist())
-    print(f"CVAE, between {name}: largest over mean step {ratio}")
+    print(f"CVAE, between {name}: largest over mean step {ratio:.2f}")
 
 # %% [markdown]
 # A cross-fade, which mixes the two pictures pixel by pixel, has a ratio of exactly 1 and is as

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_dataset, tiny_run
+from helpers import one_line, tiny_dataset, tiny_run
 
 from vae_core.checkpoints import Run
+from vae_core.latent import prior_draws, unevenness
 from vae_core.models import build_model
 from vae_core.results import (
     RESULT_COLUMNS,
@@ -94,30 +95,70 @@ def test_a_run_becomes_a_row_that_is_read_as_it_was_written(tmp_path):
         min(e["train_loss"] for e in trained.history), abs=1e-4
     )
     assert 0 <= row["active_dimensions"] <= 2 and row["rounding"] is None
+    ends = (prior_draws(trained.model, 50, seed) for seed in (1, 2))
+    uneven = unevenness(trained.model, *ends).mean().item()
+    assert row["unevenness"] == pytest.approx(uneven, abs=1e-3) and uneven > 1.001
     path = tmp_path / "results.csv"
-    write_results(path, [row, row | {"oscillation": 0.25, "rounding": -0.001}])
+    write_results(path, [row, row | {"seed": 1, "oscillation": 0.25, "rounding": -0.001}])
     first, second = read_results(path)
     assert math.isnan(first.pop("oscillation")) and math.isnan(row.pop("oscillation"))
     assert first == row
     assert (second["oscillation"], second["rounding"]) == (0.25, -0.001)
 
 
-@pytest.mark.parametrize("damage", [("74", "seven"), ("epochs", "epoch"), ("tiny,conv", "conv")])
-def test_a_damaged_table_is_named_with_its_line(tmp_path, damage):
-    row = dict.fromkeys(RESULT_COLUMNS, "74") | {"dataset": "tiny", "model": "conv"}
+GOOD = dict.fromkeys(RESULT_COLUMNS, "74") | {"dataset": "tiny", "model": "conv"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train_loss": "seven"}, "line 2: .*seven"),
+        ({"train_loss": ""}, "line 2: train_loss is empty"),
+        ({"test_kl": "nan"}, "line 2: test_kl is nan"),
+        ({"model": "cnv"}, "line 2: unknown model 'cnv'"),
+        ({"processor": ""}, "line 2: processor is empty"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_its_line(tmp_path, changes, said):
     path = tmp_path / "results.csv"
-    write_results(path, [row])
-    path.write_text(path.read_text().replace(*damage))
-    with pytest.raises(ValueError, match=r"results.csv, line 2"):
+    write_results(path, [GOOD | changes])
+    with pytest.raises(ValueError, match=f"results.csv, {said}"):
         read_results(path)
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda lines: lines[:1], "has no results"),
+        (lambda lines: [], "has no results"),
+        (lambda lines: [lines[0].replace(b"epochs", b"epoch"), *lines[1:]], "line 2: no 'epochs'"),
+        (lambda lines: [lines[0], lines[1][:-4]], "line 2: too many or too few"),
+        (lambda lines: [*lines, lines[1]], "line 3: the same run"),
+        (lambda lines: [lines[0], b'"' + lines[1]], "line 2: "),
+        (lambda lines: [lines[0], b"\xff\xfe" + lines[1].replace(b"conv", b"\xff")], "line 2: "),
+    ],
+)
+def test_a_damaged_table_is_one_clear_line(tmp_path, damage, said):
+    path = tmp_path / "results.csv"
+    write_results(path, [GOOD])
+    path.write_bytes(b"".join(damage(path.read_bytes().splitlines(keepends=True))))
+    with pytest.raises(ValueError, match=said) as error:
+        read_results(path)
+    assert "results.csv" in one_line(error)
+
+
+def test_no_table_at_all(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none.csv does not exist; make study"):
+        read_results(tmp_path / "none.csv")
+
+
 def test_collapse_is_measured_with_one_ruler():
+    torch.manual_seed(0)
     dead, alive = build_model("conv", 2), build_model("conv", 2)
     with torch.no_grad():
         for weight in (*dead.to_mu.parameters(), *dead.to_logvar.parameters()):
             weight.zero_()
-        alive.to_mu.weight.mul_(100)
+        alive.to_mu.weight.mul_(1000)
     pictures = tiny_dataset().test
     dead_row, alive_row = collapse_table({"dead": dead, "alive": alive}, pictures).rows
     assert (dead_row["KL"], dead_row["active dimensions"]) == ("0.0", "0 of 2")
@@ -136,6 +177,8 @@ def test_oscillation_estimates_the_jumps_whatever_the_slope():
     straight = [{"validation_loss": 100 - 2.0 * epoch} for epoch in range(20)]
     assert oscillation(straight) == pytest.approx(0)
     assert math.isnan(oscillation(straight[:14]))
+    steep = [{"validation_loss": loss} for loss in (900.0, 100.0, 700.0, 300.0)]
+    assert oscillation([*steep, *straight]) == pytest.approx(0)
 
 
 def test_tables_of_oscillation_and_early_stopping():

@@ -241,10 +241,10 @@ def _checked_bytes(path: Path, record: dict[str, Any]) -> bytes:
     except FileNotFoundError:
         content = b""
     if _sha256(content) != record["files"].get(path.name):
-        raise CheckpointError(
-            f"{path} is missing, damaged or of another run; "
-            "delete the folder and train the run again"
-        )
+        remedy = "delete the folder and train the run again"
+        if record.get("published"):
+            remedy = f"git checkout -- {path.parent} brings the published run back"
+        raise CheckpointError(f"{path} is missing, damaged or of another run; {remedy}")
     return content
 
 

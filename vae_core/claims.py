@@ -42,7 +42,7 @@ def verdict(difference: Interval) -> str:
     if math.isinf(difference.half):
         return "open: one seed"
     if abs(difference.mean) <= difference.half:
-        return "within the noise of the seeds"
+        return "not shown"
     return "holds" if difference.mean > 0 else "does not hold"
 
 
@@ -50,8 +50,8 @@ def claims_table(results: Iterable[Result]) -> Table:
     """Put each claim of the study beside the difference that it is about.
 
     A claim says that one figure is larger than another. The difference is taken seed by seed and
-    averaged; a claim holds where the 95 % interval of that mean lies above zero. Claims that the
-    results say nothing about are left out.
+    averaged; a claim holds where the 95 % interval of that mean lies above zero. The intervals
+    are not corrected for their number. Claims that the results say nothing about are left out.
     """
     by_seed: dict[int, dict[tuple[str, str], Result]] = {}
     for row in results:

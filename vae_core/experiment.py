@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from vae_core import __version__, checkpoints, evaluation, loss, models, training
-from vae_core.checkpoints import STATE, CheckpointError, History, Run, State, load_run
+from vae_core.checkpoints import RUN, STATE, CheckpointError, History, Run, State, load_run
 from vae_core.data import Dataset, load_dataset
 from vae_core.evaluation import evaluate
 from vae_core.files import CHECKPOINTS, code_hash, held
@@ -111,11 +111,16 @@ def published_run(
 
     Raises:
         ValueError: there is no such model or parameter set.
-        FileNotFoundError: there is no such run.
+        FileNotFoundError: there is no such run; the message lists those that there are.
+        CheckpointError: it is damaged.
     """
-    return load_run(
-        Path(checkpoints) / dataset / run_name(Config(model, parameter_set(params), seed))
-    )
+    runs = Path(checkpoints) / dataset
+    name = run_name(Config(model, parameter_set(params), seed))
+    there = sorted(record.parent.name for record in runs.glob(f"*/{RUN}"))
+    if name not in there:
+        listed = ", ".join(there) or "no run at all"
+        raise FileNotFoundError(f"{runs} has no run {name}; it has {listed}")
+    return load_run(runs / name)
 
 
 def run_name(config: Config) -> str:
@@ -249,7 +254,7 @@ def _finish(
 
 def _finished(folder: Path, identity: dict[str, Any]) -> Run | None:
     """Load the run where it is the one that was asked for."""
-    if not (folder / checkpoints.RUN).exists():
+    if not (folder / RUN).exists():
         return None
     try:
         run = load_run(folder)
@@ -279,7 +284,7 @@ def _state_to_continue(folder: Path, identity: dict[str, Any], retrain: bool) ->
     reason = ""
     state = None
     try:
-        if (folder / checkpoints.RUN).exists():
+        if (folder / RUN).exists():
             run = load_run(folder)
             reason = _difference(identity, run.config, run.record) or "a new training was asked for"
         elif state := checkpoints.read_state(folder):
@@ -288,7 +293,7 @@ def _state_to_continue(folder: Path, identity: dict[str, Any], retrain: bool) ->
             else:
                 reason = _difference(identity, state.identity["config"], state.identity)
         elif (folder / checkpoints.WEIGHTS).exists():
-            reason = f"its {checkpoints.RUN} is missing"
+            reason = f"its {RUN} is missing"
     except (CheckpointError, FileNotFoundError) as error:
         reason = str(error)
     if reason:
@@ -300,7 +305,7 @@ def _state_to_continue(folder: Path, identity: dict[str, Any], retrain: bool) ->
 def _set_aside(folder: Path, reason: str) -> None:
     """Keep the folder as `<folder>.previous`; an unfinished run does not displace a finished."""
     aside = folder.with_name(f"{folder.name}.previous")
-    if (aside / checkpoints.RUN).exists() and not (folder / checkpoints.RUN).exists():
+    if (aside / RUN).exists() and not (folder / RUN).exists():
         print(f"{folder} was unfinished and is dropped ({reason}); training anew", file=sys.stderr)
         shutil.rmtree(folder)
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from vae_core import figures
-from vae_core.checkpoints import Run, load_run, read_record
+from vae_core.checkpoints import Run, load_run
 from vae_core.data import TITLES
 from vae_core.files import CHECKPOINTS, PROJECT, writing
 from vae_core.latent import imagine, interpolate, prior_draws
@@ -25,8 +25,8 @@ def published_runs(checkpoints: Path | str = CHECKPOINTS) -> list[Run]:
         FileNotFoundError: there is none.
         CheckpointError: one of them is damaged.
     """
-    folders = [path.parent for path in sorted(Path(checkpoints).glob("*/*/run.json"))]
-    runs = [load_run(folder) for folder in folders if read_record(folder).get("published")]
+    records = [path for path in Path(checkpoints).glob("*/*/run.json") if _is_published(path)]
+    runs = [load_run(path.parent) for path in records]
     if not runs:
         raise FileNotFoundError(
             f"{checkpoints} holds no published run; git checkout -- checkpoints brings them back"
@@ -34,6 +34,12 @@ def published_runs(checkpoints: Path | str = CHECKPOINTS) -> list[Run]:
     return sorted(
         runs, key=lambda run: (run.config["dataset"], run.config["params"]["name"], run.folder.name)
     )
+
+
+def _is_published(record: Path) -> bool:
+    """Look without checking, so that damage to other runs does no harm here."""
+    text = record.read_text(encoding="utf-8", errors="replace")
+    return '"published": {' in text and not record.parent.name.endswith(".previous")
 
 
 def draw_gallery(folder: Path, checkpoints: Path | str = CHECKPOINTS) -> list[Path]:
@@ -65,7 +71,7 @@ def draw_gallery(folder: Path, checkpoints: Path | str = CHECKPOINTS) -> list[Pa
 
 
 def samples(runs: dict[str, Run], title: str) -> plt.Figure:
-    """Show what each run imagines: a row of the same draws for each, three rows for a single."""
+    """Show what each run imagines: a row for each, three rows for a single one."""
     title = f"Decoded draws from the prior, {_trained(runs)} {title}"
     if len(runs) == 1:
         return figures.picture_grid(imagine(next(iter(runs.values())).model, 36), title, 12)

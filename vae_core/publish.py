@@ -18,8 +18,9 @@ from vae_core.evaluation import evaluate
 from vae_core.experiment import published_run
 from vae_core.files import CHECKPOINTS, PROJECT, write
 from vae_core.gallery import draw_gallery
-from vae_core.models import build_model
+from vae_core.models import MODELS, build_model
 from vae_core.results import (
+    PUBLISHED,
     Result,
     Table,
     read_results,
@@ -36,13 +37,18 @@ JPEG_EFFECT = 1.2
 ROUNDING_LIMIT = 0.05
 
 
-def comparison(results: Iterable[Result], dataset: str = "cifar10-jpeg") -> list[Result]:
-    """Choose the study's own comparison: its data set, its loss."""
-    return [
-        row
-        for row in results
-        if row["dataset"] == dataset and row["beta"] == 1 and row["reduction"] == "sum"
-    ]
+def comparison(results: Iterable[Result]) -> list[Result]:
+    """Choose the study's own comparison: both models, on one data set, with the study's loss.
+
+    Raises:
+        ValueError: one of the two models is missing.
+    """
+    compared = [row for row in results if row["beta"] == 1 and row["reduction"] == "sum"]
+    dataset = next((row["dataset"] for row in compared if row["model"] == "fc"), None)
+    compared = [row for row in compared if row["dataset"] == dataset]
+    if {row["model"] for row in compared} != set(MODELS):
+        raise ValueError("the results lack one of the two models; take those of make study")
+    return compared
 
 
 def publish_run(run: Run, dataset: Dataset) -> Run:
@@ -85,15 +91,17 @@ def results_section(results: list[Result]) -> str:
     paragraphs = [
         _answer(claims),
         table.markdown(),
-        f"{TITLES['cifar10-jpeg']}, in nats per picture: mean ± standard deviation over the seeds "
+        f"{_title(compared[0])}, in nats per picture: mean ± standard deviation over the seeds "
         f"{', '.join(map(str, seeds))}; weights of the epoch with the lowest training loss. "
-        f"Reconstruction and KL are those of the test loss. {_beside_the_published(table)}",
+        "Reconstruction and KL are those of the test loss. "
+        + _beside_the_published(table, compared),
         *_faces(results, compared),
         "**What became of the study's claims.** Differences are means over the seeds with their "
-        "95 % confidence intervals; a claim holds where its interval lies above zero.",
+        "95 % confidence intervals (paired by seed, not corrected for their number); a claim holds "
+        f"where its interval lies above zero. {_stopped_early(compared)}",
         claims.markdown(),
         _smoothness(compared),
-        *_collapse(results, seeds[0]),
+        *_collapse(results, compared),
         _cost(results, seeds[0]),
     ]
     return "\n\n".join(paragraphs)
@@ -111,16 +119,36 @@ def _answer(claims: Table) -> str:
     )
 
 
-def _beside_the_published(table: Table) -> str:
+def _title(row: Result) -> str:
+    return TITLES.get(row["dataset"], row["dataset"])
+
+
+def _beside_the_published(table: Table, compared: list[Result]) -> str:
+    if compared[0]["dataset"] != "cifar10-jpeg":
+        return "The published numbers are for CIFAR-10."
     differences = [
         row["training loss"].mean + JPEG_EFFECT - row["published loss"]
         for row in table.rows
         if row["published loss"] != "–"
     ]
     return (
-        f"The JPEG pictures lower the loss by about {JPEG_EFFECT} against the genuine ones; with "
-        "that added, the training losses differ from the published ones by "
-        f"{min(differences):+.1f} to {max(differences):+.1f}."
+        f"The JPEG pictures lower the loss by about {JPEG_EFFECT} against the genuine ones "
+        "(measured with one CVAE); with that added, the training losses differ from the published "
+        f"ones by {min(differences):+.1f} to {max(differences):+.1f}."
+    )
+
+
+def _stopped_early(compared: list[Result]) -> str:
+    early = []
+    for (params, model), (published, _) in PUBLISHED.items():
+        same = [row for row in compared if (row["params"], row["model"]) == (params, model)]
+        if same and spread([row["epochs"] for row in same]).mean < published / 2:
+            early.append(f"the {MODELS[model].title} with {params}")
+    if not early:
+        return ""
+    return (
+        f"The models are compared where early stopping left them: {' and '.join(early)} stopped in "
+        "less than half of the published epochs, and that part of the difference is the rule's."
     )
 
 
@@ -131,10 +159,9 @@ def _faces(results: list[Result], compared: list[Result]) -> list[str]:
     loss, reconstruction, kl = (
         spread([row[f"test_{part}"] for row in faces]) for part in ("loss", "reconstruction", "kl")
     )
-    title = TITLES.get(faces[0]["dataset"], faces[0]["dataset"])
     return [
-        f"**Faces.** The CVAE ({faces[0]['params']}) on {title}: test loss {loss}, of which "
-        f"reconstruction {reconstruction} and KL {kl}, after "
+        f"**Faces.** The CVAE ({faces[0]['params']}) on {_title(faces[0])}: test loss {loss}, of "
+        f"which reconstruction {reconstruction} and KL {kl}, after "
         f"{spread([row['epochs'] for row in faces])} epochs ({len(faces)} seeds)."
     ]
 
@@ -152,20 +179,24 @@ def _smoothness(compared: list[Result]) -> str:
     )
 
 
-def _collapse(results: list[Result], seed: int) -> list[str]:
-    of_interest = {
-        row["reduction"] if row["beta"] == 1 else "light KL": row["active_dimensions"]
-        for row in results
-        if (row["model"], row["params"], row["seed"]) == ("conv", "p2", seed)
-        and row["dataset"] == "cifar10-jpeg"
-    }
-    if not {"sum", "mean", "light KL"} <= of_interest.keys():
+def _collapse(results: list[Result], compared: list[Result]) -> list[str]:
+    alike = ("dataset", "model", "params", "seed")
+    unbalanced = [row for row in results if row["beta"] != 1 or row["reduction"] != "sum"]
+    mean = next((row for row in unbalanced if row["reduction"] == "mean"), None)
+    light = next((row for row in unbalanced if row["beta"] != 1), None)
+    if mean is None or light is None:
         return []
+    balanced = [row for row in compared if all(row[name] == mean[name] for name in alike)]
+    if not balanced:
+        return []
+    model = f"{MODELS[mean['model']].title} ({mean['params']})"
     return [
-        "**Posterior collapse.** Latent dimensions that the CVAE (p2) uses, of 128: "
-        f"{of_interest['sum']} with the summed squared error, {of_interest['mean']} with the mean "
-        f"(the posterior collapses onto the prior), {of_interest['light KL']} with the KL term "
-        "times 0.0001 (a plain autoencoder, whose samples mean nothing)."
+        f"**Posterior collapse.** Latent dimensions that the {model} uses, of "
+        f"{mean['latent_dim']}: {balanced[0]['active_dimensions']} with the summed squared error; "
+        f"{mean['active_dimensions']} with the mean, the posterior having collapsed onto the prior "
+        f"(after {mean['epochs']} epochs, since the stopping rule takes so small a loss for no "
+        f"progress); {light['active_dimensions']} with the KL term times {light['beta']:g}, a "
+        "plain autoencoder whose samples mean nothing."
     ]
 
 
@@ -202,21 +233,25 @@ def publish(results: list[Result], datasets: list[Dataset], folder: Path) -> lis
     """Publish the runs of the first seed; return the results with what the rounding changed.
 
     Raises:
-        ValueError: a run or its data set is missing, or rounding changes too much.
+        ValueError: a data set is missing or another one, or rounding changes too much.
+        FileNotFoundError: a run is missing.
     """
     by_name = {dataset.name: dataset for dataset in datasets}
     first = min(row["seed"] for row in results)
+    chosen = [
+        row["seed"] == first and row["beta"] == 1 and row["reduction"] == "sum" for row in results
+    ]
+    missing = {row["dataset"] for row, yes in zip(results, chosen, strict=True) if yes} - set(
+        by_name
+    )
+    if missing:
+        raise ValueError(f"{sorted(missing)[0]} is not among the data sets; give its name or path")
     published = []
-    for row in results:
-        if row["seed"] == first and row in comparison(results, row["dataset"]):
-            if row["dataset"] not in by_name:
-                raise ValueError(f"{row['dataset']} is not among the data sets; name it")
+    for row, yes in zip(results, chosen, strict=True):
+        if yes:
             run = published_run(row["model"], row["params"], row["dataset"], first, folder)
-            row = row | {
-                "rounding": publish_run(run, by_name[row["dataset"]]).record["published"][
-                    "rounding"
-                ]
-            }
+            run = publish_run(run, by_name[row["dataset"]])
+            row = {**row, "rounding": run.record["published"]["rounding"]}
         published.append(row)
     return published
 
@@ -231,10 +266,10 @@ def main(arguments: list[str] | None = None) -> int:
     table = FIGURES / "results.csv"
     try:
         if chosen.results:
+            results = read_results(chosen.results)
+            results_section(results)  # refuses unusable results before anything is written
             datasets = [load_dataset(name) for name in chosen.datasets]
-            write_results(
-                table, publish(read_results(chosen.results), datasets, chosen.checkpoints)
-            )
+            write_results(table, publish(results, datasets, chosen.checkpoints))
         section = results_section(read_results(table))
         write(README, with_section(README.read_text(encoding="utf-8"), section))
         draw_gallery(FIGURES, chosen.checkpoints)

@@ -115,12 +115,15 @@ RESULT_COLUMNS: dict[str, type] = {
     "rounding": float,
     **{"vae_core": str, "python": str, "torch": str, "numpy": str, "code": str},
 }
+IDENTITY = ("dataset", "model", "params", "seed", "beta", "reduction")
+OPTIONAL = ("active_dimensions", "rounding")
 
 
 def result(run: Run, test: Tensor | None = None) -> Result:
     """Put a run into one flat row with the names in `RESULT_COLUMNS`.
 
-    Losses are in nats per picture, those of the training and validation part at the best epoch.
+    Losses are those of the run's own objective (its `beta` and `reduction`), for the study's loss
+    in nats per picture; those of the training and validation part are of the best epoch.
     The active dimensions are counted over the test pictures, uint8 [N, C, H, W], where given;
     `unevenness` is that of interpolation between draws from the prior, see `latent.unevenness`;
     `rounding` is what the float16 weights of a published run change in its test loss.
@@ -168,24 +171,43 @@ def read_results(path: Path) -> list[Result]:
         FileNotFoundError: there is no such file.
         ValueError: it is no such table; the message names the file and the line.
     """
-    results = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.DictReader(file, strict=True), start=2):
-            try:
-                if None in row or None in row.values():
-                    raise ValueError("too many or too few values")
-                texts = {name: row[name] for name in RESULT_COLUMNS}
-                results.append(
-                    {
-                        name: RESULT_COLUMNS[name](text) if text else None
-                        for name, text in texts.items()
-                    }
-                )
-            except (KeyError, ValueError) as error:
-                raise ValueError(
-                    f"{path}, line {number}, is no result ({error!r}); make study writes one anew"
-                ) from error
-    return results
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist; make study writes such a table") from None
+    reader = csv.DictReader(io.StringIO(content.decode(errors="replace"), newline=""), strict=True)
+    results: dict[tuple, Result] = {}
+    try:
+        for row in reader:
+            parsed = _parse(row)
+            key = tuple(parsed[name] for name in IDENTITY)
+            if key in results:
+                raise ValueError("the same run stands there twice")
+            results[key] = parsed
+    except (KeyError, ValueError, csv.Error) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(
+            f"{path}, line {reader.line_num}: {reason}; take the table that make study wrote, "
+            "or the published one with git checkout"
+        ) from error
+    if not results:
+        raise ValueError(f"{path} has no results; make study writes such a table")
+    return list(results.values())
+
+
+def _parse(row: dict[str, str]) -> Result:
+    if None in row or None in row.values():
+        raise ValueError("too many or too few values")
+    texts = {name: row[name] for name in RESULT_COLUMNS}
+    if missing := [name for name, text in texts.items() if not text and name not in OPTIONAL]:
+        raise ValueError(f"{missing[0]} is empty")
+    parsed = {name: RESULT_COLUMNS[name](text) if text else None for name, text in texts.items()}
+    for name, value in parsed.items():
+        if isinstance(value, float) and not math.isfinite(value) and name != "oscillation":
+            raise ValueError(f"{name} is {value}")
+    if parsed["model"] not in MODELS:
+        raise ValueError(f"unknown model {parsed['model']!r}")
+    return parsed
 
 
 def results_table(results: Iterable[Result], pictures: Sequence[Tensor] = ()) -> Table:

@@ -57,13 +57,15 @@ def tasks(
     The first seed comes first with everything, so that a study which is stopped early is whole.
     """
     listed = []
+    balanced = [] if "p2" in sets else [{}]
     for seed in seeds:
         for params in sets:
             listed += [Task(model, params, pictures, seed, {}) for model in ("conv", "fc")]
         if faces is not None:
             listed.append(Task("conv", "p2", faces, seed, {}))
         if seed == seeds[0]:
-            listed += [Task("conv", "p2", pictures, seed, options) for options in UNBALANCED]
+            collapse = [*balanced, *UNBALANCED]
+            listed += [Task("conv", "p2", pictures, seed, options) for options in collapse]
     return listed
 
 
@@ -83,12 +85,17 @@ def seconds_per_epoch(task: Task, precision: str, pictures: int = 4096) -> float
 
 def expected_epochs(task: Task, before: Iterable[Result]) -> float:
     """Guess when early stopping will come: as in former results, or as the study published it."""
-    same = [
-        row["epochs"]
+    loss = (task.options.get("beta", 1), task.options.get("reduction", "sum"))
+    alike = [
+        row
         for row in before
         if (row["model"], row["params"]) == (task.model, task.params)
+        and (row["beta"], row["reduction"]) == loss
     ]
-    return statistics.fmean(same) if same else PUBLISHED.get((task.params, task.model), (30, 0))[0]
+    same = [row for row in alike if row["dataset"] == task.dataset.name] or alike
+    if same:
+        return statistics.fmean(row["epochs"] for row in same)
+    return PUBLISHED.get((task.params, task.model), (30, 0))[0]
 
 
 def estimate(
@@ -134,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _study(chosen: argparse.Namespace) -> int:
     try:
-        seeds = [int(seed) for seed in chosen.seeds.split()]
+        seeds = list(dict.fromkeys(int(seed) for seed in chosen.seeds.split()))
     except ValueError:
         raise ValueError(f"seeds are {chosen.seeds!r}; give whole numbers, as in '0 1 2'") from None
     if not seeds or not chosen.sets.split():
@@ -159,34 +166,37 @@ def _study(chosen: argparse.Namespace) -> int:
     ]
     print(f"{len(all_tasks)} runs, {len(all_tasks) - len(waiting)} of them finished", flush=True)
     if waiting:
-        published = PROJECT / "figures" / "results.csv"
-        before = read_results(published) if published.exists() else []
+        try:
+            before = read_results(PROJECT / "figures" / "results.csv")
+        except (ValueError, OSError) as error:
+            print(f"estimated without former results: {error}", file=sys.stderr)
+            before = []
         probably, at_most = estimate(waiting, before, chosen.max_epochs, chosen.precision)
         print(
-            f"the others take about {_minutes(probably)} if they stop as early as published, and "
+            f"the others take about {_minutes(probably)} if they stop as the published ones, and "
             f"{_minutes(at_most)} at most ({chosen.max_epochs} epochs each)",
             flush=True,
         )
 
-    results, failed = [], 0
+    results = []
     for number, task in enumerate(all_tasks, start=1):
-        print(f"[{number}/{len(all_tasks)}] {task}", end="", flush=True)
+        print(f"[{number}/{len(all_tasks)}] {task} …", flush=True)
         try:
             run = train_or_load(**task.arguments, **common, retrain=chosen.retrain)
         except TrainingDiverged as error:
-            print(f": {error}", flush=True)
-            failed += 1
+            print(f"    {error}", file=sys.stderr)
             continue
-        results.append(result(run, task.dataset.test))
-        row = results[-1]
+        row = result(run, task.dataset.test)
+        results.append(row)
         print(
-            f": {row['epochs']} epochs of {row['seconds_per_epoch']:.1f} s, training loss "
+            f"    {row['epochs']} epochs of {row['seconds_per_epoch']:.1f} s, training loss "
             f"{row['train_loss']:.2f}, test loss {row['test_loss']:.2f}",
             flush=True,
         )
+    if results:
         write_results(chosen.results, results)
-    print(f"the results are in {chosen.results}")
-    return int(failed > 0)
+        print(f"the results are in {chosen.results}")
+    return int(len(results) < len(all_tasks))
 
 
 def _minutes(seconds: float) -> str:
