@@ -131,7 +131,10 @@ def test_a_value_that_cannot_be_is_named_with_its_line(tmp_path, changes, said):
     [
         (lambda lines: lines[:1], "has no results"),
         (lambda lines: [], "has no results"),
-        (lambda lines: [lines[0].replace(b"epochs", b"epoch"), *lines[1:]], "line 2: no 'max_epochs'"),
+        (
+            lambda lines: [lines[0].replace(b"epochs", b"epoch"), *lines[1:]],
+            "line 2: no 'max_epochs'",
+        ),
         (lambda lines: [lines[0], lines[1][:-4]], "line 2: too many or too few"),
         (lambda lines: [*lines, lines[1]], "line 3: the same run"),
         (lambda lines: [lines[0], b'"' + lines[1]], "unexpected end of data"),
