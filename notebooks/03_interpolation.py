@@ -47,7 +47,6 @@ else:
     conv = train_or_load("conv", params, data, seed, max_epochs, precision=precision).model
     pictures, title = data.test, data.title
     kind = "test"
-columns = [f"α = {step / (steps - 1):.2f}" for step in range(steps)]
 
 # %% [markdown]
 # ## Between two draws from the prior
@@ -64,16 +63,14 @@ z = prior_draws(conv, 8, seed)
 strips = {
     f"CVAE {pair + 1}": interpolate(conv, z[2 * pair], z[2 * pair + 1], steps) for pair in range(4)
 }
-figures.picture_rows(strips, f"CVAE, {params}, {title}: between two draws from the prior", columns)
+figures.interpolation_rows(strips, f"CVAE, {params}, {title}: between two draws from the prior")
 plt.show()
 
 # %% tags=["report"]
 strips = {
     f"FC-VAE {pair + 1}": interpolate(fc, z[2 * pair], z[2 * pair + 1], steps) for pair in range(4)
 }
-figures.picture_rows(
-    strips, f"FC-VAE, {params}, {title}: between two draws from the prior", columns
-)
+figures.interpolation_rows(strips, f"FC-VAE, {params}, {title}: between two draws from the prior")
 plt.show()
 
 # %% [markdown]
@@ -94,9 +91,7 @@ strips = {
     f"pictures {pair + 1}": interpolate(conv, means[2 * pair], means[2 * pair + 1], steps)
     for pair in range(4)
 }
-figures.picture_rows(
-    strips, f"CVAE, {params}, {title}: between two encoded {kind} pictures", columns
-)
+figures.interpolation_rows(strips, f"CVAE, {params}, {title}: between two encoded {kind} pictures")
 plt.show()
 
 # %%

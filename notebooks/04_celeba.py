@@ -84,12 +84,11 @@ plt.show()
 
 # %% tags=["report"]
 means = posterior_means(run.model, data.test[:8])
-columns = [f"α = {step / (steps - 1):.2f}" for step in range(steps)]
 strips = {
     f"faces {pair + 1}": interpolate(run.model, means[2 * pair], means[2 * pair + 1], steps)
     for pair in range(4)
 }
-figures.picture_rows(strips, f"CVAE, {params}, {data.title}: between two encoded faces", columns)
+figures.interpolation_rows(strips, f"CVAE, {params}, {data.title}: between two encoded faces")
 plt.show()
 
 # %% [markdown]

@@ -126,8 +126,7 @@ plt.show()
 # %% tags=["report"]
 means = {label: posterior_means(model, data.test[:2]) for label, model in models.items()}
 strips = {label: interpolate(models[label], *ends, steps) for label, ends in means.items()}
-columns = [f"α = {step / (steps - 1):.2f}" for step in range(steps)]
-figures.picture_rows(
-    strips, f"Between two encoded test pictures: CVAE, {params}, {data.title}", columns
+figures.interpolation_rows(
+    strips, f"Between two encoded test pictures: CVAE, {params}, {data.title}"
 )
 plt.show()

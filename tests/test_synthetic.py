@@ -235,7 +235,8 @@ def test_memory_is_that_of_the_pictures_and_a_few_chunks(draw):
     assert peak < pictures.numel() + 40e6
 
 
-@pytest.mark.parametrize("n", [0, -3, 2.0, "9", None])
-def test_an_unusable_number_of_pictures_is_named(n):
+@BOTH
+@pytest.mark.parametrize("n", [0, -3, 2.0, "9", None, True])
+def test_an_unusable_number_of_pictures_is_named(draw, n):
     with pytest.raises(ValueError, match=r"n is .*whole number of at least 1"):
-        shapes(n)
+        draw(n)

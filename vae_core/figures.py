@@ -71,6 +71,13 @@ def picture_rows(
     return figure
 
 
+def interpolation_rows(strips: Mapping[str, Tensor], title: str) -> Figure:
+    """Show strips [steps, 3, H, W] of `latent.interpolate`, each by its label, alpha above."""
+    steps = max(len(strip) for strip in strips.values())
+    alphas = [f"α = {step / (steps - 1):.2f}" for step in range(steps)]
+    return picture_rows(strips, title, alphas)
+
+
 def loss_curves(runs: Mapping[str, Run], title: str, training: bool = True) -> Figure:
     """Show loss, reconstruction and KL of every epoch of runs, by their label in the legend.
 

@@ -15,8 +15,6 @@ from vae_core.data import TITLES
 from vae_core.files import CHECKPOINTS, PROJECT, writing
 from vae_core.latent import imagine, interpolate, prior_draws
 
-STEPS = 10
-
 
 def published_runs(checkpoints: Path | str = CHECKPOINTS) -> list[Run]:
     """Load the runs that come with the repository, by data set, parameter set and model.
@@ -86,10 +84,9 @@ def interpolations(runs: dict[str, Run], title: str) -> plt.Figure:
         ends = prior_draws(run.model, 2 * pairs, seed=1)
         for pair in range(pairs):
             label = name if pairs == 1 else f"pair {pair + 1}"
-            strips[label] = interpolate(run.model, ends[2 * pair], ends[2 * pair + 1], STEPS)
-    columns = [f"α = {step / (STEPS - 1):.2f}" for step in range(STEPS)]
+            strips[label] = interpolate(run.model, ends[2 * pair], ends[2 * pair + 1])
     title = f"Straight lines between two draws from the prior, {_trained(runs)} {title}"
-    return figures.picture_rows(strips, title, columns)
+    return figures.interpolation_rows(strips, title)
 
 
 def _trained(runs: dict[str, Run]) -> str:

@@ -26,6 +26,7 @@ from vae_core.results import (
     read_results,
     results_table,
     spread,
+    study_loss,
     write_results,
 )
 
@@ -43,7 +44,7 @@ def comparison(results: Iterable[Result]) -> list[Result]:
     Raises:
         ValueError: one of the two models is missing.
     """
-    compared = [row for row in results if row["beta"] == 1 and row["reduction"] == "sum"]
+    compared = [row for row in results if study_loss(row)]
     dataset = next((row["dataset"] for row in compared if row["model"] == "fc"), None)
     compared = [row for row in compared if row["dataset"] == dataset]
     if {row["model"] for row in compared} != set(MODELS):
@@ -181,9 +182,8 @@ def _smoothness(compared: list[Result]) -> str:
 
 def _collapse(results: list[Result], compared: list[Result]) -> list[str]:
     alike = ("dataset", "model", "params", "seed")
-    unbalanced = [row for row in results if row["beta"] != 1 or row["reduction"] != "sum"]
-    mean = next((row for row in unbalanced if row["reduction"] == "mean"), None)
-    light = next((row for row in unbalanced if row["beta"] != 1), None)
+    mean = next((row for row in results if row["reduction"] == "mean"), None)
+    light = next((row for row in results if row["beta"] != 1), None)
     if mean is None or light is None:
         return []
     balanced = [row for row in compared if all(row[name] == mean[name] for name in alike)]
@@ -238,17 +238,12 @@ def publish(results: list[Result], datasets: list[Dataset], folder: Path) -> lis
     """
     by_name = {dataset.name: dataset for dataset in datasets}
     first = min(row["seed"] for row in results)
-    chosen = [
-        row["seed"] == first and row["beta"] == 1 and row["reduction"] == "sum" for row in results
-    ]
-    missing = {row["dataset"] for row, yes in zip(results, chosen, strict=True) if yes} - set(
-        by_name
-    )
-    if missing:
-        raise ValueError(f"{sorted(missing)[0]} is not among the data sets; give its name or path")
+    chosen = [row for row in results if row["seed"] == first and study_loss(row)]
+    if missing := sorted({row["dataset"] for row in chosen} - by_name.keys()):
+        raise ValueError(f"{missing[0]} is not among the data sets; give its name or path")
     published = []
-    for row, yes in zip(results, chosen, strict=True):
-        if yes:
+    for row in results:
+        if row in chosen:
             run = published_run(row["model"], row["params"], row["dataset"], first, folder)
             run = publish_run(run, by_name[row["dataset"]])
             row = {**row, "rounding": run.record["published"]["rounding"]}

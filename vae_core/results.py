@@ -98,11 +98,11 @@ def _tag(picture: Tensor) -> str:
 
 
 Result = dict[str, Any]
-LOSSES = [
-    f"{part}_{name}"
+LOSSES = {
+    f"{part}_{name}": (part, name)
     for part in ("train", "validation", "test")
     for name in ("loss", "reconstruction", "kl")
-]
+}
 RESULT_COLUMNS: dict[str, type] = {
     **{"dataset": str, "model": str, "params": str},
     **{"batch_size": int, "learning_rate": float, "latent_dim": int},
@@ -130,14 +130,13 @@ def result(run: Run, test: Tensor | None = None) -> Result:
     """
     config, summary, record = run.config, run.summary, run.record
     params = config["params"]
-    losses = {name: summary[name.partition("_")[0]][name.partition("_")[2]] for name in LOSSES}
     values = {
         **config,
         **params,
         **record,
         **record["versions"],
         **summary,
-        **{name: round(loss, 4) for name, loss in losses.items()},
+        **{column: round(summary[part][name], 4) for column, (part, name) in LOSSES.items()},
         "params": params["name"],
         "oscillation": round(oscillation(run.history), 4),
         "active_dimensions": None if test is None else active_dimensions(run.model, test),
@@ -210,17 +209,26 @@ def _parse(row: dict[str, str]) -> Result:
     return parsed
 
 
+def study_loss(result: Result) -> bool:
+    """Whether a run was trained with the study's own loss, both terms summed and none weighted."""
+    return result["beta"] == 1 and result["reduction"] == "sum"
+
+
+def _by_set_and_model(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for row in results:
+        groups.setdefault((row["params"], row["model"]), []).append(row)
+    return groups
+
+
 def results_table(results: Iterable[Result], pictures: Sequence[Tensor] = ()) -> Table:
     """Gather results of any number of seeds into the study's table: a row for each set and model.
 
     The losses are those of the best epoch, in nats per picture: mean and, over several seeds,
     standard deviation. The pictures, uint8 [3, H, W], are a sample for each row.
     """
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for row in results:
-        groups.setdefault((row["params"], row["model"]), []).append(row)
     rows = []
-    for (params, model), group in groups.items():
+    for (params, model), group in _by_set_and_model(results).items():
         epochs = [row["epochs"] for row in group]
         rows.append([params, MODELS[model].title, len(group)])
         rows[-1].append(spread(epochs) if epochs[1:] else epochs[0])
@@ -252,15 +260,11 @@ def oscillation_table(results: Iterable[Result]) -> Table:
 
     Mean and standard deviation are over the runs that are long enough; see `oscillation`.
     """
-    groups: dict[tuple[str, str], list[float]] = {}
-    for row in results:
-        values = groups.setdefault((row["params"], MODELS[row["model"]].title), [])
-        if not math.isnan(row["oscillation"]):
-            values.append(row["oscillation"])
-    rows = [
-        [*name, len(values), f"{spread(values):.2f}" if values else "–"]
-        for name, values in groups.items()
-    ]
+    rows = []
+    for (params, model), group in _by_set_and_model(results).items():
+        values = [row["oscillation"] for row in group if not math.isnan(row["oscillation"])]
+        measured = f"{spread(values):.2f}" if values else "–"
+        rows.append([params, MODELS[model].title, len(values), measured])
     return Table(["set", "model", "runs", "oscillation"], rows)
 
 
@@ -282,7 +286,7 @@ def early_stopping_table(runs: Iterable[Run]) -> Table:
     """Say for each run where early stopping would end it by either loss, and at which loss."""
     rows = []
     for run in runs:
-        rows.append([*_name(run), run.config["seed"]])
+        rows.append([run.config["params"]["name"], run.model.title, run.config["seed"]])
         for part in ("train_loss", "validation_loss"):
             losses = [epoch[part] for epoch in run.history]
             stop = stopping_epoch(losses, run.config["patience"], run.config["min_delta"])
@@ -296,7 +300,3 @@ def parameter_table(sets: Iterable[ParameterSet]) -> Table:
     """Put each parameter set in a row."""
     rows = [[s.name, s.batch_size, f"{s.learning_rate:.0e}", s.latent_dim] for s in sets]
     return Table(["set", "batch size", "learning rate", "latent dimensions"], rows)
-
-
-def _name(run: Run) -> list[str]:
-    return [run.config["params"]["name"], run.model.title]

@@ -71,7 +71,7 @@ def faces(n, seed=0):
 
 
 def _drawn(draw, table, n, seed):
-    if not isinstance(n, int) or n < 1:
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise ValueError(f"n is {n!r}; give a whole number of at least 1")
     rng = np.random.default_rng(seed)
     factors = {
@@ -101,6 +101,11 @@ def _cos_sin(angle):
     # Rounded from float64, because processors differ in the last bit of a float32 cosine.
     angle = angle.astype(np.float64)
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
+
+def _backdrop(colour, light):
+    cos, sin = _cos_sin(light)
+    return colour * (0.93 + 0.13 * (sin * X - cos * Y))[:, None]
 
 
 def _paint(canvas, colour, distance, softness=1, opacity=1):
@@ -156,7 +161,7 @@ OUTLINES = {
 
 def _draw_shapes(kind, hue, x, y, size, angle, light, background):
     cos, sin = _cos_sin(light)
-    canvas = _colour(BACKDROPS, background) * (0.93 + 0.13 * (sin * X - cos * Y))[:, None]
+    canvas = _backdrop(_colour(BACKDROPS, background), light)
 
     def distance(x, y):
         u, v = _local(x, y, size, angle)
@@ -178,9 +183,7 @@ def _draw_shapes(kind, hue, x, y, size, angle, light, background):
 def _draw_faces(
     skin, hair, style, fringe, eyes, smile, glasses, shirt, x, y, size, tilt, light, background
 ):
-    cos, sin = _cos_sin(light)
-    canvas = _colour(WALLS, background) * (0.93 + 0.13 * (sin * X - cos * Y))[:, None]
-    picture = canvas
+    picture = canvas = _backdrop(_colour(WALLS, background), light)
     hair, shirt = _colour(HAIRS, hair), _colour(SHIRTS, shirt)
     skin = _colour(SKINS, skin * (len(SKINS) - 1))
     u, v = _local(x, y, size, tilt)
