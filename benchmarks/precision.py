@@ -14,8 +14,8 @@ from pathlib import Path
 
 from vae_core.data import load_dataset
 from vae_core.experiment import train_or_load
-from vae_core.files import CHECKPOINTS, write
 from vae_core.models import MODELS
+from vae_core.storage import CHECKPOINTS, write
 
 EPOCHS = 12
 OUTPUT = Path(__file__).with_name("precision.json")
@@ -32,7 +32,7 @@ def main() -> int:
     data = load_dataset(options.dataset)
 
     def validation_loss(model: str, params: str, seed: int, precision: str) -> float:
-        study = CHECKPOINTS / data.name / f"{model}-{params}-seed{seed}"
+        study = CHECKPOINTS / data.folder / f"{model}-{params}-seed{seed}"
         if precision == "bfloat16" and (study / "run.json").exists():
             run = train_or_load(model, params, data, seed)
             if run.record["precision"] == precision and len(run.history) >= EPOCHS:
@@ -42,7 +42,7 @@ def main() -> int:
 
     rows = []
     for params in options.sets:
-        for model in MODELS:
+        for model in ("fc", "conv"):
             losses = {
                 precision: [
                     validation_loss(model, params, seed, precision) for seed in options.seeds
@@ -78,7 +78,7 @@ def table(results: dict) -> str:
     lines.append("")
     lines.append(
         f"Mean difference over all {len(pairs)} pairs of runs: {statistics.fmean(pairs):+.2f} "
-        f"± {error:.2f} (standard error) nats per picture."
+        f"± {error:.2f} (standard error) nats per image."
     )
     return "\n".join(lines)
 

@@ -15,10 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import contents, outcome, tiny_dataset, tiny_run
 
-from vae_core import experiment
+from vae_core import training
 from vae_core.checkpoints import HISTORY, RUN, STATE, load_run, read_state
+from vae_core.experiment import training_code
+from vae_core.models import FCVAE, ConvVAE
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
 PATIENCE = 60  # seconds after which a process that should have done something is a failure
@@ -152,7 +155,7 @@ def two_at_once(folder, train, first_dies):
 
     def second():
         if not first_dies:
-            experiment.train = None  # the first one trains; a second training would fail
+            training.train = None  # the first one trains; a second training would fail
         train(checkpoints)
 
     first = fork(lambda: train(checkpoints))
@@ -173,6 +176,10 @@ def two_at_once(folder, train, first_dies):
 
 def main(task, folder, model, *numbers):
     dataset = tiny_dataset()
+    # Every training would load and hash anew what this process has at hand once and for all.
+    training_code(ConvVAE)
+    training_code(FCVAE)
+    torch.optim.Adam(ConvVAE(2, (3, 32, 32)).parameters(), fused=True)
     epochs = 2 if model == "fc" or task == "kill_at_every_write" else 4
 
     def train(checkpoints):
@@ -266,7 +273,7 @@ def test_the_program_is_killed_then_stopped_then_goes_on(tmp_path):
     _, said = after(epochs(stopped) + 2, interrupted, stopped, signal.SIGINT)
     assert interrupted.returncode == 130, said
     (line,) = said.splitlines()
-    kept = len(read_state(run_folder(stopped)).history)
+    kept = len(read_state(run_folder(stopped))[0].history)
     assert f"epoch {kept} is kept in {run_folder(stopped)}" in line
     assert "the same call goes on from there" in line
 

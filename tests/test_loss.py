@@ -11,10 +11,10 @@ NORMAL = torch.distributions.Normal
 numbers = st.floats(-3, 3)
 
 
-def parts(pictures=4, latent_dim=6, **options):
+def parts(**options):
     torch.manual_seed(0)
-    decoded, originals = torch.rand(2, pictures, 3, 4, 4)
-    mu, logvar = torch.randn(2, pictures, latent_dim)
+    decoded, originals = torch.rand(2, 4, 3, 4, 4)
+    mu, logvar = torch.randn(2, 4, 6)
     return decoded, originals, mu, logvar, elbo(decoded, originals, mu, logvar, **options)
 
 
@@ -33,7 +33,7 @@ def test_kl_of_known_values():
     assert kl.item() == pytest.approx(0.5 * (4 + 3 - 1 - math.log(3)))
 
 
-def test_one_value_a_picture_summed_over_its_values():
+def test_one_value_an_image_summed_over_its_values():
     decoded, originals, mu, logvar, loss = parts()
     assert loss.total.shape == loss.reconstruction.shape == loss.kl.shape == (4,)
     by_hand = ((decoded[2] - originals[2]) ** 2).sum()
@@ -42,22 +42,17 @@ def test_one_value_a_picture_summed_over_its_values():
     torch.testing.assert_close(loss.total, loss.reconstruction + loss.kl)
 
 
-def test_beta_weighs_the_kl_term_alone():
-    *_, loss = parts(beta=4.0)
-    torch.testing.assert_close(loss.total, loss.reconstruction + 4 * loss.kl)
-
-
-def test_mean_reduction_averages_over_the_values_of_a_picture():
-    *_, by_sum = parts()
-    *_, by_mean = parts(reduction="mean")
-    torch.testing.assert_close(by_mean.reconstruction, by_sum.reconstruction / (3 * 4 * 4))
-    torch.testing.assert_close(by_mean.kl, by_sum.kl)
+def test_beta_weighs_the_kl_term_and_mean_averages_the_error():
+    *_, summed = parts(beta=4.0)
+    torch.testing.assert_close(summed.total, summed.reconstruction + 4 * summed.kl)
+    *_, averaged = parts(reduction="mean")
+    torch.testing.assert_close(averaged.reconstruction, summed.reconstruction / (3 * 4 * 4))
+    torch.testing.assert_close(averaged.kl, summed.kl)
 
 
 def test_perfect_reconstruction_at_the_prior_costs_nothing():
-    pictures = torch.rand(2, 3, 4, 4)
-    loss = elbo(pictures, pictures, torch.zeros(2, 5), torch.zeros(2, 5))
-    assert loss.total.tolist() == [0, 0]
+    images = torch.rand(2, 3, 4, 4)
+    assert elbo(images, images, torch.zeros(2, 5), torch.zeros(2, 5)).total.tolist() == [0, 0]
 
 
 def test_gradients_are_right():
@@ -65,13 +60,3 @@ def test_gradients_are_right():
     tensors = [torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2), torch.randn(2, 3), torch.randn(2, 3)]
     inputs = [tensor.double().requires_grad_() for tensor in tensors]
     assert torch.autograd.gradcheck(lambda *x: elbo(*x).total, inputs)
-
-
-def test_different_shapes_are_refused():
-    with pytest.raises(ValueError, match="differ in shape"):
-        elbo(torch.rand(2, 3, 4, 4), torch.rand(2, 3, 8, 8), torch.zeros(2, 5), torch.zeros(2, 5))
-
-
-def test_unknown_reduction_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"'max'.*sum, mean"):
-        parts(reduction="max")

@@ -1,110 +1,155 @@
-"""The pairs, their stored outputs, and the parameters that the Makefile passes."""
+"""What the stored notebooks show: pairs that agree, outputs, and statements that are true."""
 
+import base64
+import io
 import json
 import re
-import shlex
-import subprocess
-from pathlib import Path
+from functools import cache
 
 import jupytext
+import numpy as np
 import pytest
 from jupytext.compare import compare_notebooks
+from PIL import Image
 
-from vae_core.execute import execute, notebook_parameters, parse_parameters
-from vae_core.files import PROJECT
+from vae_core.experiment import published_run
+from vae_core.storage import PROJECT
+from vae_core.tables import claims_table, read_results, with_the_studys_loss
 
 NOTEBOOKS = PROJECT / "notebooks"
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
-EVERY_NOTEBOOK_HAS = {"params", "dataset", "seed", "max_epochs"}
+EACH = pytest.mark.parametrize("name", [path.stem for path in SOURCES])
+
+
+@cache
+def cells(name):
+    return json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+
+
+def outputs(name):
+    code = [cell for cell in cells(name) if cell["cell_type"] == "code"]
+    return [output for cell in code for output in cell["outputs"]]
+
+
+def said(name):
+    """All text that the stored notebook's outputs show."""
+    shown = [output.get("text") or output["data"].get("text/plain", "") for output in outputs(name)]
+    return "\n".join("".join(text) for text in shown)
+
+
+def found(name, pattern):
+    """The numbers of the only place where `pattern` stands in what a notebook shows."""
+    (match,) = re.findall(pattern, said(name))
+    return [float(number) for number in ([match] if isinstance(match, str) else match)]
+
+
+def drawn(name):
+    """The figures of a stored notebook as arrays."""
+    images = [
+        output["data"]["image/png"]
+        for output in outputs(name)
+        if "data" in output and "image/png" in output["data"]
+    ]
+    decoded = (Image.open(io.BytesIO(base64.b64decode("".join(image)))) for image in images)
+    return [np.asarray(image.convert("RGB"), dtype=float) for image in decoded]
 
 
 def test_each_source_has_its_notebook_and_each_notebook_its_source():
-    assert SOURCES
-    assert [path.stem for path in SOURCES] == sorted(
-        path.stem for path in NOTEBOOKS.glob("*.ipynb")
+    stored = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    assert [path.stem for path in SOURCES] == stored and stored
+
+
+@EACH
+def test_the_two_of_a_pair_say_the_same(name):
+    written, stored = (jupytext.read(NOTEBOOKS / f"{name}.{kind}") for kind in ("py", "ipynb"))
+    compare_notebooks(stored, written, fmt="py:percent")  # raises with a diff; see `make pair`
+
+
+@EACH
+def test_outputs_are_stored_and_worth_looking_at(name):
+    code = [cell for cell in cells(name) if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert all(output["output_type"] != "error" for output in outputs(name))
+    assert all(output.get("name") != "stderr" for output in outputs(name))
+    first, *others = drawn(name)
+    assert len(others) >= 3 and first.std() > 5
+    # The first screen: a figure among the first four code cells.
+    assert any("image/png" in str(cell["outputs"]) for cell in code[:4])
+    assert not any("widget" in str(output) for output in outputs(name))
+
+
+@EACH
+def test_a_notebook_asks_shows_and_leads_on(name):
+    prose = "\n".join(
+        "".join(cell["source"]) for cell in cells(name) if cell["cell_type"] == "markdown"
     )
+    assert prose.startswith("# ") and "## Now you" in prose and prose.count("?") >= 4
+    for target in re.findall(r"\]\(([^)#]+)\)", prose.replace("\n", "")):
+        assert (NOTEBOOKS / target).exists(), target
+    following = SOURCES[(SOURCES.index(NOTEBOOKS / f"{name}.py") + 1) % len(SOURCES)]
+    assert f"({following.stem}.ipynb)" in prose.replace("\n", "")
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_the_two_of_a_pair_say_the_same(source):
-    written, stored = jupytext.read(source), jupytext.read(source.with_suffix(".ipynb"))
-    # Raises with a diff; `make pair` brings the .ipynb up to date.
-    compare_notebooks(stored, written, fmt="py:percent")
+def test_00_the_autoencoder_has_holes_and_the_vae_hardly_any():
+    kind = "of codes and draws have a nearest neighbour"
+    (plain,) = found("00_why_variational", rf"autoencoder: ([\d.]+) {kind}")
+    (vae,) = found("00_why_variational", rf"VAE: ([\d.]+) {kind}")
+    (own,) = found("00_why_variational", r"normal distribution of its own: ([\d.]+)")
+    assert min(plain, own) > vae + 0.08 and 0.45 < vae < 0.6
+    light, whole = (
+        found("00_why_variational", rf"{model}, 128 latents: squared error ([\d.]+)")[0]
+        for model in ("0.0001", "VAE")
+    )
+    assert light < whole
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_outputs_are_stored(source):
-    """Without them nbval compares nothing and passes; `make reference` stores them."""
-    cells = json.loads(source.with_suffix(".ipynb").read_text(encoding="utf-8"))["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
-    for number, cell in enumerate(code, start=1):
-        assert cell["execution_count"] == number, "".join(cell["source"])
-        assert all(output["output_type"] != "error" for output in cell["outputs"])
-        shows = re.search(r"^(print|plt\.show|\w+_table)\(", "".join(cell["source"]), re.MULTILINE)
-        assert not shows or cell["outputs"], "".join(cell["source"])
+def test_01_the_cvae_has_the_lower_loss():
+    (difference,) = found("01_fc_vs_cvae", r"The CVAE's test loss is lower by ([\d.]+) nats")
+    losses = [
+        published_run(model, "p2", "shapes").summary["test"]["loss"] for model in ("fc", "conv")
+    ]
+    assert difference == pytest.approx(losses[0] - losses[1], abs=0.06) and difference > 1
+    assert re.search(rf"test loss +{losses[0]:.1f} +{losses[1]:.1f}\n", said("01_fc_vs_cvae"))
+    assert "negative_elbo is the loss of vae_core" in said("01_fc_vs_cvae")
+    usual, noise = found("01_fc_vs_cvae", r"CVAE: (\d+) nats for a test image,.* (\d+) for noise")[
+        0:2
+    ]
+    assert noise > 5 * usual
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_every_notebook_has_the_common_parameters(source):
-    assert notebook_parameters(source).keys() >= EVERY_NOTEBOOK_HAS
+def test_02_the_claims_are_those_of_the_results():
+    table = with_the_studys_loss(read_results(PROJECT / "figures" / "results.csv"))
+    claims = claims_table(table[table["title"] == "CIFAR-10 (JPEG)"])
+    shown = said("02_tuning")
+    for claim, row in claims.iterrows():
+        line = rf"{re.escape(claim)} +{row['seeds']} +{re.escape(str(row['difference']))} +"
+        assert re.search(line + row["verdict"], shown), claim
+    assert set(claims["verdict"]) == {"holds", "not shown"}
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_no_code_that_belongs_in_a_module(source):
-    for cell in jupytext.read(source).cells:
-        if cell.cell_type == "code":
-            assert not re.search(r"^\s*(def|class|while)\b|\.backward\(|plt\.plot", cell.source)
+def test_03_walks_are_even():
+    lines = re.findall(r"mean step ([\d.]+) ± [\d.]+ straight, ([\d.]+)", said("03_interpolation"))
+    assert len(lines) == 3 and all(1 < float(step) < 1.5 for line in lines for step in line)
 
 
-def commands_of_the_report() -> list[list[str]]:
-    """What `make report` would execute, without executing it."""
-    dry_run = subprocess.run(
-        ["make", "--dry-run", "--always-make", "report", "REPORT=/nowhere", "RETRAIN=1"],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
-    lines = [line for line in dry_run.splitlines() if "vae_core.execute" in line]
-    return [shlex.split(line.split("vae_core.execute", 1)[1]) for line in lines]
+def test_04_the_faces_are_those_of_the_published_run():
+    test = published_run("conv", "p2", "celeba-9k").summary["test"]
+    assert found("04_celeba", r"test loss ([\d.]+) = ") == [pytest.approx(test["loss"], abs=0.06)]
+    (active,) = found("04_celeba", r"(\d+) of 128 latents are active")
+    assert 20 <= active <= 127
+    imagined, upside, strange = (
+        found("04_celeba", rf"{kind}: (\d+) nats")[0]
+        for kind in ("imagined images", "upside down", "drawn faces")
+    )
+    assert imagined < upside < strange
 
 
-def test_the_report_passes_only_parameters_that_the_notebooks_have():
-    commands = commands_of_the_report()
-    executed = set()
-    for words in commands:
-        notebook = next(PROJECT / word for word in words if word.endswith(".py"))
-        settings = [word for word in words if re.match(r"[a-z_]+=", word)]
-        assert {setting.partition("=")[0] for setting in settings} >= EVERY_NOTEBOOK_HAS
-        parse_parameters(notebook, settings)
-        executed.add(notebook.stem)
-    assert executed == {path.stem for path in SOURCES}
-
-
-def test_interpolation_in_published_models_needs_no_data(tmp_path):
-    settings = {"published": "cifar10-jpeg", "params": "p2", "dataset": "/nowhere"}
-    executed = tmp_path / "interpolation.ipynb"
-    result = execute(NOTEBOOKS / "03_interpolation.py", executed, settings, timeout=300)
-    assert (result["status"], result["error"]) == ("done", "")
-    assert executed.read_text().count('"image/png"') == 4
-
-
-def test_misspelt_parameter_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'max_epoch'.*max_epochs"):
-        parse_parameters(SOURCES[0], ["max_epoch=3"])
-
-
-def test_parameters_get_the_type_that_the_notebook_has():
-    source = NOTEBOOKS / "01_fc_vs_cvae.py"
-    settings = ["dataset=123", "limit=None", "fraction=0.3", "retrain=True", "seed=7"]
-    assert parse_parameters(source, settings) == {
-        "dataset": "123",
-        "limit": None,
-        "fraction": 0.3,
-        "retrain": True,
-        "seed": 7,
-    }
-    with pytest.raises(ValueError, match="seed is 'seven'"):
-        parse_parameters(source, ["seed=seven"])
-    with pytest.raises(FileNotFoundError, match="none"):
-        parse_parameters(Path("none.py"), [])
+def test_05_averaging_collapses_the_posterior_and_summing_does_not():
+    rows = re.findall(
+        r"\((.)\) .*KL +([\d.]+) +([\d.]+) +(\d+) of 128", said("05_posterior_collapse")
+    )
+    error, kl, active = ({row[0]: float(row[n]) for row in rows} for n in (1, 2, 3))
+    assert active["a"] == 0 and kl["a"] < 0.05
+    assert active["b"] > active["c"] >= 10 and error["b"] < error["c"] and kl["b"] > 10 * kl["c"]
+    (mean_image,) = found("05_posterior_collapse", r"squared error of the mean image: ([\d.]+)")
+    assert error["c"] < 0.5 * mean_image and abs(error["a"] - mean_image) < 0.05 * mean_image

@@ -1,269 +1,298 @@
+"""Settings, the list of runs, training anew, publishing, and what the commands say."""
+
+import re
 import shutil
-from functools import partial
+from dataclasses import replace
+from pathlib import Path
 
+import jupytext
 import pytest
-import torch
-from helpers import contents, one_line, outcome, tiny_dataset, tiny_run
+from helpers import contents, one_line, outcome
+from test_make import VICIOUS
 
-from vae_core import gallery, publish, study
+from study import __main__ as commands
+from study import engine, publish, runs
+from study.runs import Settings, Task
 from vae_core.checkpoints import load_run
-from vae_core.data import load_dataset
-from vae_core.experiment import published_run
-from vae_core.files import PROJECT
-from vae_core.results import read_results, write_results
-from vae_core.study import Task, estimate, expected_epochs, tasks
+from vae_core.experiment import train_or_load
+from vae_core.storage import PROJECT
+from vae_core.tables import read_results, result, write_results
 
-SMALL = ["--limit", "64", "--max-epochs", "1", "--sets", "p1", "--faces-fraction", "1"]
+SMALL = {"max_epochs": 1, "limit": 64, "precision": "float32", "sets": ("p1",), "workers": 1}
 
-
-def run_study(folder, *options):
-    places = [
-        "--results",
-        str(folder / "results.csv"),
-        "--checkpoints",
-        str(folder / "checkpoints"),
-    ]
-    built_in = ["--dataset", "shapes", "--faces", "faces", "--seeds", "0 1"]
-    return study.main([*built_in, *SMALL, *places, *options])
+MARKS = (publish.BEGIN, publish.END)
 
 
-@pytest.fixture(scope="module")
-def studied(tmp_path_factory):
-    """The folder of a small study."""
-    folder = tmp_path_factory.mktemp("study")
-    assert run_study(folder) == 0
-    return folder
+def in_turn(tasks, settings, console=None):
+    """Stand in for the engine."""
+    done = []
+    for task in tasks:
+        asked = task.arguments
+        run = train_or_load(**asked, checkpoints=settings.checkpoints)
+        done.append(engine.Outcome(task, result(run, asked["dataset"].test)))
+    return done
 
 
-def test_the_study_trains_every_set_model_and_seed_and_the_unbalanced_losses_once():
-    pictures, faces = tiny_dataset(), tiny_dataset(seed=1)
-    listed = tasks(pictures, faces, ["p1", "p2", "p3"], [0, 1, 2])
-    assert len(listed) == len({str(task) + str(id(task.dataset)) for task in listed}) == 18 + 3 + 2
-    assert all(task.seed == 0 for task in listed[:9])
-    assert [task.options for task in listed if task.options] == list(study.UNBALANCED)
-    assert len(tasks(pictures, None, ["p2"], [0])) == 2 + 2
-    # The collapse is shown beside the balanced run of p2, which p1 alone does not bring.
-    assert {"model": "conv", "params": "p2", "dataset": pictures, "seed": 0} in [
-        task.arguments for task in tasks(pictures, None, ["p1"], [0])
-    ]
-
-
-def test_results_are_those_of_the_runs(studied):
-    rows = read_results(studied / "results.csv")
-    assert len(rows) == 9
-    row = next(row for row in rows if (row["dataset"], row["seed"]) == ("faces-limit64", 1))
-    run = load_run(studied / "checkpoints" / "faces-limit64" / "conv-p2-seed1-max_epochs1")
-    assert row["test_loss"] == pytest.approx(run.summary["test"]["loss"], abs=1e-4)
-
-
-def test_a_second_study_trains_nothing(studied, capsys):
-    before = contents(studied)
-    assert run_study(studied) == 0
-    assert "9 runs, 9 of them finished" in capsys.readouterr().out
-    assert contents(studied) == before
-
-
-def test_a_study_can_be_trained_anew(studied, tmp_path, capsys):
-    shutil.copytree(studied / "checkpoints", tmp_path / "checkpoints")
-    assert run_study(tmp_path, "--seeds", "0", "--retrain") == 0
-    assert "6 runs, 0 of them finished" in capsys.readouterr().out
-    runs = tmp_path / "checkpoints" / "shapes-limit64"
-    anew = runs / "fc-p1-seed0-max_epochs1"
-    assert outcome(anew) == outcome(runs / f"{anew.name}.previous")
-
-
-def test_the_study_says_first_how_long_it_takes(studied, tmp_path, capsys):
-    (tmp_path / "checkpoints").symlink_to(studied / "checkpoints")
-    assert run_study(tmp_path, "--seeds", "0 2 0", "--faces", "celeba") == 0
-    captured = capsys.readouterr()
-    first, second, third = captured.out.splitlines()[:3]
-    assert first == "7 runs, 5 of them finished"
-    assert "take about" in second and "at most (1 epochs each)" in second
-    assert third.startswith("[1/7] CVAE p1")
-    assert "without faces: CelebA is not in" in captured.err
-
-
-def test_the_estimate_counts_epochs_of_former_results_or_the_published_ones(monkeypatch):
-    monkeypatch.setattr(study, "seconds_per_epoch", lambda task, precision: 2.0)
-    waiting = [Task(model, "p1", tiny_dataset(), 0, {}) for model in ("conv", "fc")]
-    assert estimate(waiting, [], 100, "auto") == (2 * (18 + 40), 400)
-    like = {"model": "fc", "params": "p1", "dataset": "other", "beta": 1.0, "reduction": "sum"}
-    before = [like | {"epochs": epochs} for epochs in (20, 30)]
-    assert estimate(waiting, before, 22, "auto") == (2 * (18 + 22), 88)
-    assert expected_epochs(waiting[1], before) == 25
-    before += [like | {"dataset": "tiny", "epochs": 7}, like | {"reduction": "mean", "epochs": 6}]
-    assert expected_epochs(waiting[1], before) == 7
-    assert expected_epochs(Task("fc", "p1", tiny_dataset(), 0, {"reduction": "mean"}), before) == 6
-
-
-def test_an_epoch_is_measured_on_few_pictures(monkeypatch):
-    seen = []
-
-    def trained(config, dataset, device):
-        seen.append((len(dataset.train), len(dataset.validation), config.max_epochs))
-        return {}, [{"seconds": 9.0}, {"seconds": 0.5}]
-
-    monkeypatch.setattr(study, "train", trained)
-    task = Task("fc", "p1", tiny_dataset(400, 40), 0, {})
-    assert study.seconds_per_epoch(task, "float32", pictures=100) == 2.0
-    assert seen == [(100, 10, 2)]
-
-
-def test_a_study_goes_without_former_results(tmp_path, studied, monkeypatch, capsys):
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "results.csv").write_text("damaged")
-    monkeypatch.setattr(study, "PROJECT", tmp_path)
-    (tmp_path / "checkpoints").symlink_to(studied / "checkpoints")
-    assert run_study(tmp_path, "--seeds", "0 3") == 0
-    assert "estimated without former results" in capsys.readouterr().err
+@pytest.mark.parametrize("name", VICIOUS)
+def test_a_vicious_name_is_a_path_and_nothing_else(name):
+    given = Settings.from_environment({"VAE_DATASET": name, "VAE_REPORT": name})
+    assert given.dataset == str(Path.cwd() / name) and given.report == Path.cwd() / name
+    assert given.faces == "faces"
+    listed = runs.study_tasks(given)
+    assert {task.fraction for task in listed} == {1.0}
+    assert {task.options["max_epochs"] for task in listed if task.dataset == given.dataset} == {100}
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("given", "expected"),
     [
-        (["--seeds", "one"], "seeds are 'one'"),
-        (["--seeds", ""], "nothing to train"),
-        (["--sets", "p9"], "p9"),
-        (["--dataset", "/nowhere"], "/nowhere"),
-        (["--max-epochs", "0"], "max_epochs is 0"),
+        ({}, {"dataset": "shapes", "seed": 0, "seeds": (0,), "retrain": False, "size": 32}),
+        ({"SETS": "p1 p1"}, {"sets": ("p1",)}),
+        ({"SETS": "p3, p1"}, {"sets": ("p3", "p1")}),
+        ({"SEEDS": "0 00"}, {"seeds": (0,), "seed": 0}),
+        ({"SEEDS": "4,1"}, {"seeds": (4, 1), "seed": 4}),
+        ({"SEED": "3"}, {"seeds": (3,), "seed": 3}),
+        ({"SEED": "3", "SEEDS": "0 1"}, {"seeds": (0, 1), "seed": 3}),
+        ({"RETRAIN": "no"}, {"retrain": False}),
+        ({"RETRAIN": "FALSE"}, {"retrain": False}),
+        ({"RETRAIN": ""}, {"retrain": False}),
+        ({"RETRAIN": "1"}, {"retrain": True}),
+        ({"DATASET": "celeba", "LIMIT": " 64 "}, {"dataset": "celeba", "limit": 64}),
+        ({"DATASET": "./shapes"}, {"dataset": str(Path.cwd() / "shapes")}),
+        ({"REPORT": "~/x"}, {"report": Path.home() / "x"}),
     ],
 )
-def test_what_the_study_cannot_do_is_one_line(tmp_path, capsys, options, said):
-    assert run_study(tmp_path, *options) == 1
-    error = capsys.readouterr().err
-    assert said in error and error.startswith("error: ") and error.count("\n") == 1
+def test_settings(given, expected):
+    found = Settings.from_environment({f"VAE_{name}": text for name, text in given.items()})
+    assert {name: getattr(found, name) for name in expected} == expected
 
 
-def test_a_published_run_loads_within_rounding_whatever_the_code(tmp_path, monkeypatch):
-    dataset = tiny_dataset()
-    trained = tiny_run(tmp_path, dataset)
-    rounded = publish.publish_run(trained, dataset)
-    assert rounded.summary == trained.summary and rounded.history == trained.history
-    assert abs(rounded.record["published"]["rounding"]) < 0.05
-    files = contents(trained.folder)
-    assert publish.publish_run(rounded, dataset).record == rounded.record
-    assert contents(trained.folder) == files
-    for name, weight in trained.model.state_dict().items():
-        assert torch.equal(rounded.model.state_dict()[name], weight.half().float())
-    monkeypatch.setattr("vae_core.experiment.training_code", lambda: "other code")
-    assert tiny_run(tmp_path, dataset).record == rounded.record
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("DATASET", "", "give a value, or leave"),
+        ("FACES", " ", "give a value, or leave"),
+        ("REPORT", "", "give a value, or leave"),
+        ("DATASET", "caf\udce9", "not UTF-8"),
+        ("SETS", "p9", "p1, p2, p3"),
+        ("SETS", ",", "unknown parameter set ''"),
+        ("SEEDS", "", "give a value, or leave"),
+        ("SEEDS", "one", "whole number of at least 0"),
+        ("SEED", "-1", "whole number of at least 0"),
+        ("SEED", "9" * 30, "whole number of at least 0"),
+        ("LIMIT", "abc", "whole number of at least 1"),
+        ("MAX_EPOCHS", "0", "whole number of at least 1"),
+        ("WORKERS", "0", "whole number of at least 1"),
+        ("PRECISION", "float8", "auto, float32, bfloat16"),
+        ("RETRAIN", "perhaps", "1, yes, true, 0, no, false"),
+    ],
+)
+def test_a_setting_without_sense_is_one_line(name, text, said, monkeypatch, capsys):
+    monkeypatch.setenv(f"VAE_{name}", text) if "\udce9" not in text else None
+    with pytest.raises(ValueError, match=f"^{name} is ") as error:
+        Settings.from_environment({f"VAE_{name}": text})
+    assert said in one_line(error)
+    if "\udce9" not in text:
+        assert commands.main("report") == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {name} is ") and error.count("\n") == 1
 
 
-def test_rounding_that_matters_and_foreign_data_are_refused(tmp_path, monkeypatch):
-    dataset = tiny_dataset()
-    trained = tiny_run(tmp_path, dataset)
-    before = contents(tmp_path)
-    with pytest.raises(ValueError, match="has not learned"):
-        publish.publish_run(trained, tiny_dataset(seed=1))
-    monkeypatch.setattr(publish, "ROUNDING_LIMIT", 0.0)
-    with pytest.raises(ValueError, match="publish float32"):
-        publish.publish_run(trained, dataset)
-    assert contents(tmp_path) == before
+def test_every_run_is_listed_once_and_the_first_seed_comes_first():
+    asked = Settings(dataset="/a/images", seeds=(0, 1, 2))
+    listed = runs.study_tasks(asked)
+    assert len(listed) == len(set(listed)) == 3 * (6 + 1) + 2
+    assert all(task.seed == 0 for task in listed[: 6 + 1 + 2])
+    assert len({task.label for task in listed}) == len(listed)
+    # 04 shows faces of one seed, and the balanced loss of 05 is p2's whatever SETS are.
+    assert len(runs.study_tasks(replace(asked, sets=("p1",), seeds=(0,)))) == 2 + 1 + 3
+    same = Settings(dataset="/a/images", faces="/a/images", sets=("p2",))
+    assert len([task for task in runs.study_tasks(same) if task.options.get("beta", 1) == 1]) == 3
+
+
+def test_the_stored_answers_need_no_training():
+    assert len(runs.study_tasks(Settings())) == 6
+    for settings in (Settings(max_epochs=2), Settings(retrain=True), Settings(limit=99)):
+        assert len(runs.study_tasks(settings)) == 6 + 1 + 2
+
+
+@pytest.mark.parametrize("page", runs.pages(Settings()), ids=lambda page: page.name)
+def test_each_notebook_has_the_parameters_that_its_page_passes(page):
+    cells = jupytext.read(page.notebook).cells
+    (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    assert page.parameters.keys() <= set(re.findall(r"^(\w+) = ", cell.source, re.MULTILINE))
+
+
+def test_what_the_study_uses_of_celeba_and_nothing_else():
+    listed = runs.study_tasks(Settings(faces="celeba", dataset="/my/celeba"))
+    assert {task.dataset for task in listed if task.fraction == 0.3} == {"celeba"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small study: its settings and table."""
+    folder = tmp_path_factory.mktemp("study")
+    settings = Settings(**SMALL, checkpoints=folder / "checkpoints", seeds=(0, 1))
+    rows = [done.row for done in in_turn(runs.study_tasks(settings), settings)]
+    write_results(folder / "results.csv", rows)
+    return replace(settings, results=folder / "results.csv")
 
 
 @pytest.fixture
-def home(studied, tmp_path, monkeypatch):
-    """A project of its own with a README and the runs of the small study."""
-    shutil.copytree(studied / "checkpoints", tmp_path / "checkpoints")
-    (tmp_path / "README.md").write_text(f"before\n{publish.BEGIN}\n{publish.END}\nafter\n")
-    monkeypatch.setattr(publish, "README", tmp_path / "README.md")
-    monkeypatch.setattr(publish, "FIGURES", tmp_path / "figures")
-    small = partial(load_dataset, limit=64)
-    monkeypatch.setattr(publish, "load_dataset", small)
-    # The runs of the small study have fewer epochs than runs by their plain name.
-    monkeypatch.setattr(publish, "published_run", lambda *names: load_run(_folder(*names)))
-    return tmp_path
+def settings(trained, tmp_path):
+    """The small study in a folder of the test's own."""
+    shutil.copytree(trained.checkpoints, tmp_path / "checkpoints")
+    return replace(trained, checkpoints=tmp_path / "checkpoints", report=tmp_path / "report")
 
 
-def _folder(model, params, dataset, seed, checkpoints):
-    return checkpoints / dataset / f"{model}-{params}-seed{seed}-max_epochs1"
+def folders(checkpoints):
+    return sorted(
+        path.parent.relative_to(checkpoints).as_posix() for path in checkpoints.glob("*/*/run.json")
+    )
 
 
-def run_publish(home, studied, *datasets):
-    places = ["--results", str(studied), "--checkpoints", str(home / "checkpoints")]
-    return publish.main([*places, "--datasets", *datasets])
+def test_retraining_begins_once_and_an_interrupted_one_goes_on(settings, capsys):
+    tasks = runs.study_tasks(settings)[:3]
+    there, before = settings.checkpoints, contents(settings.checkpoints)
+    runs.begin_anew(tasks, there)
+    assert [task.finished(there) for task in tasks] == [None] * 3
+    in_turn(tasks[:1], settings)
+    anew = contents(tasks[0].folder(there))
+    runs.end_anew(there)
+    runs.begin_anew(tasks, there)  # the same call after an interruption
+    assert "going on" in capsys.readouterr().out
+    assert contents(tasks[0].folder(there)) == anew
+    assert len(list(there.glob("*/*.previous-*"))) == 3
+    in_turn(tasks, settings)
+    runs.end_anew(there)
+    for task in tasks:
+        folder = task.folder(there)
+        assert outcome(folder) == outcome(folder.with_name(f"{folder.name}.previous-1"))
+    runs.begin_anew(tasks[:1], there)
+    assert tasks[0].folder(there).with_name(f"{tasks[0].folder(there).name}.previous-2").exists()
+    after = contents(there)
+    for name, content in before.items():  # nothing is lost
+        run, _, file = name.rpartition("/")
+        assert content in (after.get(name), after.get(f"{run}.previous-1/{file}"))
 
 
-def test_publishing_writes_weights_table_section_and_pictures(home, studied):
-    assert run_publish(home, studied / "results.csv", "shapes", "faces") == 0
+@pytest.fixture
+def published(settings):
+    """The runs of the first seed are published."""
+    for task in runs.study_tasks(settings):
+        if task.seed == 0:
+            table = read_results(settings.results)
+            publish._publish_run(task, settings, settings.checkpoints / "published", table)
+
+
+def test_what_is_published_is_trained_anew_too(settings, published):
+    shutil.rmtree(settings.checkpoints / "shapes-limit64")
+    task = Task("fc", "p1", "shapes", 0, {"max_epochs": 1, "precision": "float32"}, limit=64)
+    assert task.finished(settings.checkpoints).record["published"]
+    runs.begin_anew([task], settings.checkpoints)
+    assert task.finished(settings.checkpoints) is None
+    in_turn([task], settings)
+    assert not task.finished(settings.checkpoints).record["published"]
+
+
+def test_the_estimate_counts_measured_epochs_of_every_run(monkeypatch, settings):
+    task = runs.study_tasks(settings)[2]
+    run = task.finished(settings.checkpoints)
+    run.history[-1]["seconds"] = 64.0  # a second an image
+    monkeypatch.setattr(runs, "train_or_load", lambda *_, **__: run)
+    assert runs.estimate([task], settings) == "1 min, 1 at a time"
+    two = replace(settings, workers=2)
+    assert runs.estimate([task] * 4, two) == "2 min, 2 at a time"
+
+
+@pytest.fixture
+def home(settings, monkeypatch):
+    """A project with a README and the small study."""
+    folder = settings.checkpoints.parent
+    marks = [mark.format(name) for name in ("answer", "results") for mark in MARKS]
+    (folder / "README.md").write_text("\n".join(["before", *marks, "after", ""]))
+    monkeypatch.setattr(publish, "README", folder / "README.md")
+    monkeypatch.setattr(publish, "FIGURES", folder / "figures")
+    return folder
+
+
+def test_publishing_writes_weights_table_section_and_figures(settings, home, monkeypatch):
+    before = contents(settings.checkpoints)
+    publish.publish(settings)
+    after = contents(settings.checkpoints)
+    assert {name: after[name] for name in before} == before, "what was trained stays as it is"
+    first = [task for task in runs.study_tasks(settings) if task.seed == 0]
+    published = settings.checkpoints / "published"
+    assert len(list(published.glob("*/*/run.json"))) == len(first)
+    for task in first:
+        own = task.finished(settings.checkpoints)
+        copy = load_run(published / own.dataset["name"] / own.folder.name)
+        assert copy.record["published"]["weights"] in ("bfloat16", "float16")
+        assert copy.history == own.history and copy.summary == own.summary
+        assert abs(copy.record["published"]["rounding"]) <= publish.ROUNDING_LIMIT
     rows = read_results(home / "figures" / "results.csv")
-    rounded = [row for row in rows if row["rounding"] is not None]
-    assert len(rounded) == 4 and {row["seed"] for row in rounded} == {0}
-    runs = gallery.published_runs(home / "checkpoints")
-    assert len(runs) == 4
+    assert rows["rounding"].notna().sum() == len(first) == (rows["seed"] == 0).sum()
     readme = (home / "README.md").read_text()
-    assert publish.with_section(readme, publish.results_section(rows)) == readme
-    kinds = ("curves", "interpolation", "samples")
-    names = [f"{data}-limit64-{kind}.png" for data in ("faces", "shapes") for kind in kinds]
-    assert sorted(path.name for path in (home / "figures").glob("*.png")) == names
+    assert readme.startswith("before\n") and readme.endswith("after\n")
+    assert readme == publish.with_results(readme, publish.results_section(rows))
+    figures = [
+        f"{data}-limit64-{kind}.png"
+        for data in ("faces", "shapes")
+        for kind in ("curves", "interpolation", "samples")
+    ]
+    assert sorted(path.name for path in (home / "figures").glob("*.png")) == figures
+
+    # A second time, from the published runs alone, nothing changes.
+    shutil.rmtree(settings.checkpoints / "shapes-limit64")
+    files = contents(published)
+    monkeypatch.setattr(publish, "draw_gallery", lambda *_: [])
+    publish.publish(settings)
+    assert contents(published) == files
+    assert contents(settings.checkpoints / "published.previous-1") == files
 
 
-@pytest.mark.parametrize("lacking", ["model", "data"])
-def test_what_cannot_be_published_changes_nothing(home, studied, lacking, capsys):
-    table, datasets = studied / "results.csv", ["shapes"]
-    if lacking == "model":
-        rows = [row for row in read_results(table) if row["model"] == "conv"]
-        table, datasets = home / "conv.csv", ["shapes", "faces"]
-        write_results(table, rows)
+@pytest.mark.parametrize("lack", ["model", "run", "row", "disk", "weights", "mark"])
+def test_what_cannot_be_published_changes_nothing(settings, home, lack, monkeypatch):
+    rows = read_results(settings.results)
+    said = {"model": "one of the two models", "run": "is not trained", "row": "has no "}
+    said |= {"disk": "full", "weights": "change the test loss", "mark": "lacks the marks"}
+    chosen = replace(settings, results=home / "some.csv")
+    if lack == "model":
+        chosen = replace(settings, results=None)
+        only = rows[rows["model"] == "conv"].to_dict("records")
+        write_results(home / "figures" / "results.csv", only)
+    elif lack == "run":
+        chosen = replace(chosen, max_epochs=2)
+    elif lack == "row":
+        rows = rows[rows["reduction"] == "sum"]
+    elif lack == "disk":
+
+        def full(*_):
+            raise OSError("the disk is full")
+
+        monkeypatch.setattr(publish, "draw_gallery", full)
+    elif lack == "weights":
+        monkeypatch.setattr(publish, "ROUNDING_LIMIT", -1.0)
+    else:
+        (home / "README.md").write_text("no marks")
+    write_results(home / "some.csv", rows.to_dict("records"))
     before = contents(home)
-    assert run_publish(home, table, *datasets) == 1
-    error = capsys.readouterr().err
-    assert ("one of the two models" if lacking == "model" else "faces-limit64") in error
-    assert error.count("\n") == 1
+    with pytest.raises((ValueError, OSError), match=said[lack]) as error:
+        publish.publish(chosen)
+    one_line(error)
     assert contents(home) == before
 
 
-def test_the_gallery_shows_published_runs_only(studied, tmp_path, capsys):
-    shutil.copytree(studied / "checkpoints", tmp_path / "checkpoints")
-    shapes = tmp_path / "checkpoints" / "shapes-limit64"
-    publish.publish_run(
-        load_run(shapes / "fc-p1-seed0-max_epochs1"), load_dataset("shapes", limit=64)
-    )
-    shutil.copytree(shapes / "fc-p1-seed0-max_epochs1", shapes / "fc-p1-seed0-max_epochs1.previous")
-    (shapes / "conv-p1-seed0-max_epochs1" / "run.json").write_text("damaged")
-    options = [str(tmp_path / "gallery"), "--checkpoints", str(tmp_path / "checkpoints")]
-    assert gallery.main(options) == 0
-    names = [f"shapes-limit64-{kind}.png" for kind in ("curves", "interpolation", "samples")]
-    assert sorted(path.name for path in (tmp_path / "gallery").iterdir()) == names
-    assert capsys.readouterr().out.count("shapes-limit64-") == 3
-    (shapes / "fc-p1-seed0-max_epochs1" / "weights.safetensors").write_bytes(b"damaged")
-    assert gallery.main(options) == 1
-    assert "git checkout" in capsys.readouterr().err
+def test_the_gallery_asks_published_runs_alone(settings, published, capsys):
+    shutil.copytree(settings.checkpoints / "shapes-limit64", settings.checkpoints / "mine")
+    (settings.checkpoints / "other" / "run.json").mkdir(parents=True)
+    next((settings.checkpoints / "mine").glob("*/weights.safetensors")).write_bytes(b"broken")
+    publish.gallery(settings)
+    drawn = capsys.readouterr().out.splitlines()
+    assert len(drawn) == 6 and all(Path(path).stat().st_size > 5000 for path in drawn)
 
 
-def test_a_gallery_without_published_runs_says_how_to_get_them(tmp_path, capsys):
-    tiny_run(tmp_path)
-    assert gallery.main([str(tmp_path / "gallery"), "--checkpoints", str(tmp_path)]) == 1
-    assert "git checkout" in capsys.readouterr().err
-    with pytest.raises(FileNotFoundError) as error:
-        published_run("fc", "p1", "tiny", checkpoints=tmp_path)
-    assert "no run fc-p1-seed0; it has conv-tiny" in one_line(error)
-
-
-def test_marks_in_the_readme_enclose_the_section():
-    readme = f"before\n{publish.BEGIN}\n\nold\n\n{publish.END}\nafter\n"
-    once = publish.with_section(readme, "new")
-    assert "old" not in once and once.startswith("before\n") and once.endswith("\nafter\n")
-    assert publish.with_section(once, "new") == once
-    with pytest.raises(ValueError, match="marks"):
-        publish.with_section("no marks", "new")
-
-
-def test_the_readme_shows_the_results_of_the_table():
-    """After a change of figures/results.csv or of its words: make publish."""
+def test_readme_says_what_the_published_results_say():
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    results = read_results(PROJECT / "figures" / "results.csv")
-    assert publish.with_section(readme, publish.results_section(results)) == readme
-
-
-def test_the_published_runs_are_those_of_the_table():
-    results = read_results(PROJECT / "figures" / "results.csv")
-    published = [row for row in results if row["rounding"] is not None]
-    assert len(published) == 7
-    for row in published:
-        names = (row["model"], row["params"], row["dataset"], row["seed"])
-        run = published_run(*names, checkpoints=PROJECT / "checkpoints")
-        assert row["test_loss"] == pytest.approx(run.summary["test"]["loss"], abs=1e-4)
-        assert row["rounding"] == run.record["published"]["rounding"]
-        assert row["epochs"] == len(run.history)
-        assert abs(row["rounding"]) < publish.ROUNDING_LIMIT
+    rows = read_results(PROJECT / "figures" / "results.csv")
+    assert publish.with_results(readme, publish.results_section(rows)) == readme, "make publish"

@@ -1,22 +1,23 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vae_core.parameter_sets import ParameterSet
+from vae_core.hardware import choose_device, choose_precision
+from vae_core.parameter_sets import ParameterSet, parameter_set
 from vae_core.training import (
     Config,
     best_epoch,
-    choose_device,
-    choose_precision,
     initial_model,
     seeded_generator,
     stopping_epoch,
 )
 
 P = ParameterSet("tiny", 16, 1e-3, 2)
+SHAPE = (3, 32, 32)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +61,7 @@ def test_best_epoch_is_the_first_of_the_lowest():
 def test_initial_weights_depend_on_the_seed_alone():
     torch.manual_seed(123)
     before = torch.get_rng_state()
-    first, again = initial_model(Config("fc", P, 7)), initial_model(Config("fc", P, 7))
-    other = initial_model(Config("fc", P, 8))
+    first, again, other = (initial_model(Config("fc", P, seed), SHAPE) for seed in (7, 7, 8))
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(first.to_mu.weight, again.to_mu.weight)
     assert not torch.equal(first.to_mu.weight, other.to_mu.weight)
@@ -77,9 +77,10 @@ def test_generators_of_different_uses_differ():
     assert len(draws) == 32
 
 
-def test_unknown_device_is_refused():
-    with pytest.raises(ValueError, match=r"'tpu'.*cpu"):
-        choose_device("tpu")
+@pytest.mark.parametrize("name", ["tpu", "cpu:x", "cpu:"])
+def test_unknown_device_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name}'.*cpu"):
+        choose_device(name)
 
 
 def test_precision():
@@ -118,3 +119,31 @@ def test_automatic_precision_asks_the_processor(monkeypatch, capability):
 def test_values_that_make_no_sense_are_named(field, value):
     with pytest.raises(ValueError, match=field):
         Config(**{"model": "fc", "params": P, field: value})
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = Config("fc", P, seed=np.int64(3), beta=np.float32(0.5))
+    assert type(config.seed) is int and type(config.beta) is float
+
+
+def test_the_sets_of_the_study():
+    sets = [parameter_set(name) for name in ("p1", "p2", "p3")]
+    numbers = [(p.batch_size, p.learning_rate, p.latent_dim) for p in sets]
+    assert numbers == [(64, 1e-3, 128), (128, 5e-4, 128), (64, 5e-4, 256)]
+    assert parameter_set(P) is P
+    with pytest.raises(ValueError, match=r"'p4'.*p1, p2, p3"):
+        parameter_set("p4")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("batch_size", value) for value in (0, -1, 1.5, "64", None, True)),
+        *(("latent_dim", value) for value in (0, 2.0)),
+        *(("learning_rate", value) for value in (0, -1e-3, 2, math.nan, 10**400, "1e-3")),
+    ],
+)
+def test_sets_that_make_no_sense_are_named(field, value):
+    values = {"batch_size": 64, "learning_rate": 1e-3, "latent_dim": 128, field: value}
+    with pytest.raises(ValueError, match=f"{field} is "):
+        ParameterSet("mine", **values)

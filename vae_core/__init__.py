@@ -1,22 +1,18 @@
 """A study of two variational autoencoders, fully connected and convolutional.
 
-The modules stand on floors, and an import may only point to a lower one (`tests/test_floors.py`
-holds them to it):
+The files in reading order:
 
-1. `parameter_sets`, `models`, `loss`, `synthetic`, `files`, `progress`, `vision`
-2. `picture_files`
-3. `data`, `checkpoints`, `evaluation`
-4. `training`, `latent`
-5. `results`
-6. `claims`, `experiment`, `figures`, `execute`, `report`
-7. `study`, `gallery`
-8. `publish`
+1. `models`, `loss`, `parameter_sets`: what is compared, layer by layer
+2. `training`: the loop and early stopping; `latent`: walks through what it has learned
+3. `evaluation`, `figures`, `tables`: numbers, images and what they say
+4. `experiment`, `checkpoints`: a run by its name, trained or loaded, and its folder
+5. `data`: any images as three parts; `hardware`, `storage`: what the rest stands on
 """
 
 import ctypes
 import sys
 
-__version__ = "1.0.0"
+__version__ = "2.0.0"
 
 
 def _keep_freed_memory() -> None:

@@ -1,12 +1,12 @@
 """A run's folder: what is written during and after a training, and how it is read back.
 
 A finished run is `weights.safetensors`, `history.csv` and `run.json`; the last is written last
-and holds the SHA-256 of the others, of itself and the folder's own name, so that a file that was
-damaged, or that belongs to another run, is recognised. While the training goes on there is
-`state.safetensors` instead, with everything that is needed to go on. Nothing here is pickled.
+and holds the checksum of the weights. While the training goes on there is `state.safetensors`
+instead, with everything that is needed to go on. Nothing here is pickled.
 """
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
@@ -15,25 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from vae_core.files import write
-from vae_core.models import VAE, build_model
+from vae_core.models import MODELS, VAE
+from vae_core.parameter_sets import ParameterSet
+from vae_core.storage import in_one_line, write
+from vae_core.training import Config, History, State
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, HISTORY, RUN, STATE = "weights.safetensors", "history.csv", "run.json", "state.safetensors"
-
-History = list[dict[str, float]]
+PARTS = ("loss", "reconstruction", "kl")
 HISTORY_COLUMNS = (
     "epoch",
-    *(
-        f"{part}_{name}"
-        for part in ("train", "validation")
-        for name in ("loss", "reconstruction", "kl")
-    ),
+    *(f"{part}_{name}" for part in ("train", "validation") for name in PARTS),
     "seconds",
 )
 
@@ -48,64 +45,56 @@ class Run:
 
     Attributes:
         model: with the weights of the best epoch, in evaluation mode, float32, on the CPU.
-        history: a row an epoch with the names in `HISTORY_COLUMNS`; losses in nats per picture.
-        config: what the run was asked to be: model, parameter set, seed, data ...
+        history: a row an epoch with the names in `HISTORY_COLUMNS`; losses in nats per image.
+        config: what the run was asked to be.
+        dataset: "name", "folder", "title", "fingerprint" and "size" of what it has learned.
         summary: what came out: epochs, losses of the best epoch and on the test part, time.
-        record: the rest of `run.json`: versions, device, precision, training code.
+        record: the rest of `run.json`: training code, versions, device, precision, threads.
         folder: where it lies.
     """
 
     model: VAE
     history: History
-    config: dict[str, Any]
+    config: Config
+    dataset: dict[str, Any]
     summary: dict[str, Any]
     record: dict[str, Any]
     folder: Path
 
 
-@dataclass(frozen=True)
-class State:
-    """An unfinished training after its last finished epoch.
-
-    Attributes:
-        tensors: weights, optimizer and best weights by name.
-        history: the rows so far.
-        identity: what the run was asked to be; see `experiment`.
-    """
-
-    tensors: dict[str, Tensor]
-    history: History
-    identity: dict[str, Any]
-
-
 def write_run(
     folder: Path,
-    weights: dict[str, Tensor],
+    model: VAE,
     history: History,
-    config: dict[str, Any],
+    config: Config,
+    dataset: dict[str, Any],
     summary: dict[str, Any],
     record: dict[str, Any],
+    precision: torch.dtype = torch.float32,
 ) -> None:
-    """Write a finished run and remove its resume state.
+    """Write a finished run, its weights in `precision`, and remove its resume state.
 
     Raises:
         OSError: a file cannot be written; the resume state is then still there.
     """
-    files = {
-        WEIGHTS: to_safetensors({name: value.contiguous() for name, value in weights.items()}),
-        HISTORY: _history_to_csv(history).encode(),
-    }
-    body = {
+    tensors = {name: tensor.to(precision) for name, tensor in model.state_dict().items()}
+    weights = to_safetensors({name: tensor.contiguous() for name, tensor in tensors.items()})
+    write(folder / WEIGHTS, weights)
+    write_history(folder, history)
+    about = {
         "format": FORMAT,
-        "run": _run_name(folder),
-        "config": config,
+        "model": {
+            "name": model.name,
+            "latent_dim": model.latent_dim,
+            "image_shape": model.image_shape,
+        },
+        "config": dataclasses.asdict(config),
+        "dataset": dataset,
         "summary": summary,
         **record,
-        "files": {name: _sha256(content) for name, content in files.items()},
+        "weights": hashlib.sha256(weights).hexdigest(),
     }
-    for name, content in files.items():
-        write(folder / name, content)
-    write(folder / RUN, json.dumps({**body, "sha256": _digest_of(body)}, indent=2) + "\n")
+    write(folder / RUN, json.dumps(about, indent=2) + "\n")
     (folder / STATE).unlink(missing_ok=True)
 
 
@@ -114,84 +103,81 @@ def load_run(folder: Path | str) -> Run:
 
     Raises:
         FileNotFoundError: there is no finished run in this folder.
-        CheckpointError: a file is damaged, of another run, of another model or latent size, or
-            of another format version; the message names it.
+        CheckpointError: a file is damaged, of a model that is not registered, or of another
+            format version; the message names it.
     """
     folder = Path(folder)
-    record = read_record(folder)
-    contents = {name: _checked_bytes(folder / name, record) for name in (WEIGHTS, HISTORY)}
-    config, summary = record["config"], record["summary"]
+    about = read_record(folder)
+    history = _read_history(folder / HISTORY)
     try:
-        model = build_model(config["model"], config["params"]["latent_dim"])
-        model.load_state_dict(parse_safetensors(contents[WEIGHTS]))
-    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder / WEIGHTS} does not hold the weights of the model that {RUN} describes; "
-            "delete the folder and train the run again"
-        ) from error
-    history = _history_from_csv(contents[HISTORY], folder / HISTORY)
-    of_the_files = ("format", "run", "config", "summary", "files", "sha256")
-    rest = {name: value for name, value in record.items() if name not in of_the_files}
-    return Run(model.eval(), history, config, summary, rest, folder)
+        weights = (folder / WEIGHTS).read_bytes()
+        if hashlib.sha256(weights).hexdigest() != about.pop("weights"):
+            raise ValueError("its checksum is not the one in run.json")
+        built = about.pop("model")
+        if built["name"] not in MODELS:
+            raise ValueError(f"model {built['name']!r} is unknown; register it in MODELS")
+        model = MODELS[built["name"]](built["latent_dim"], tuple(built["image_shape"]))
+        model.load_state_dict(parse_safetensors(weights))
+        config = about.pop("config")
+        config = Config(**{**config, "params": ParameterSet(**config["params"])})
+        dataset, summary = about.pop("dataset"), about.pop("summary")
+        if len(history) != summary["epochs"]:
+            raise ValueError(f"{HISTORY} has {len(history)} epochs instead of {summary['epochs']}")
+    except Exception as error:  # any bytes may come here
+        remedy = "set the folder aside and train the run again"
+        if about.get("published"):
+            remedy = f"git checkout -- {folder} brings the published run back"
+        message = f"{folder / WEIGHTS} cannot be loaded: {in_one_line(error)}; {remedy}"
+        raise CheckpointError(message) from error
+    return Run(model.eval(), history, config, dataset, summary, about, folder)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Read and check a run's `run.json` alone.
+    """Read a run's `run.json` alone.
 
     Raises:
         FileNotFoundError: there is none.
-        CheckpointError: it is damaged, of another run, or of another format version.
+        CheckpointError: it is damaged or of another format version.
     """
     path = folder / RUN
     try:
-        content = path.read_bytes()
+        about = json.loads(path.read_bytes())
+        version = about["format"]
     except FileNotFoundError:
-        there = (
-            "its training is not finished"
-            if (folder / STATE).exists()
-            else "nothing was trained there"
-        )
+        unfinished = (folder / STATE).exists()
+        there = "its training is not finished" if unfinished else "nothing was trained there"
         raise FileNotFoundError(
             f"{folder} holds no finished run ({there}); ask for the run with train_or_load or "
             "python -m vae_core.experiment"
         ) from None
-    try:
-        record = json.loads(content)
-        body = {name: value for name, value in record.items() if name != "sha256"}
-        intact = record["sha256"] == _digest_of(body)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        intact = False
-    if not intact:
-        raise CheckpointError(f"{path} is damaged; delete the folder and train the run again")
-    if record.get("format") != FORMAT:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        message = f"{path} is damaged; set the folder aside and train the run again"
+        raise CheckpointError(message) from error
+    if version != FORMAT:
         raise CheckpointError(
-            f"{path} has format {record.get('format')!r}, this version reads {FORMAT}; "
+            f"{path} has format {version!r}, this version reads {FORMAT}; "
             "use the version that wrote it or train the run again"
         )
-    if record["run"] != _run_name(folder):
-        raise CheckpointError(
-            f"{path} belongs to the run {record['run']!r}; a run's folder cannot be copied or "
-            "renamed: put it back or train the run again"
-        )
-    return record
+    return about
 
 
-def write_state(folder: Path, state: State) -> None:
+def write_state(folder: Path, state: State, identity: dict[str, Any]) -> None:
     """Write what is needed to go on after the epoch that just ended, and its history.
+
+    `identity` says what the run was asked to be and what has trained it so far.
 
     Raises:
         OSError: a file cannot be written; the former state is then untouched.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
-    body = {"format": FORMAT, "identity": state.identity, "history": state.history}
-    text = json.dumps(body)
-    metadata = {"state": text, "sha256": _digest_of_tensors(text, tensors)}
+    text = json.dumps({"format": FORMAT, "identity": identity, "history": state.history})
+    metadata = {"state": text, "sha256": _digest(text, tensors)}
     write(folder / STATE, to_safetensors(tensors, metadata))
-    write(folder / HISTORY, _history_to_csv(state.history))
+    write_history(folder, state.history)
 
 
-def read_state(folder: Path) -> State | None:
-    """Read what an unfinished training left, or return None where there is nothing.
+def read_state(folder: Path) -> tuple[State, dict[str, Any]] | None:
+    """Read what an unfinished training left, and its identity; None where there is nothing.
 
     Raises:
         CheckpointError: the state is damaged or of another format version.
@@ -199,68 +185,43 @@ def read_state(folder: Path) -> State | None:
     path = folder / STATE
     if not path.exists():
         return None
-    # Any bytes may come here, and safetensors promises no particular exceptions for them.
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        intact = metadata["sha256"] == _digest_of_tensors(metadata["state"], tensors)
-        body = json.loads(metadata["state"]) if intact else {}
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} is damaged: {reason}") from error
-    if body.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is damaged or of another format version than {FORMAT}")
-    return State(tensors, body["history"], body["identity"])
+        if metadata["sha256"] != _digest(metadata["state"], tensors):
+            raise ValueError("its checksum is not its own")
+        body = json.loads(metadata["state"])
+        if body["format"] != FORMAT:
+            raise ValueError(f"format {body['format']!r}, this version reads {FORMAT}")
+        return State(tensors, body["history"]), body["identity"]
+    except Exception as error:  # safetensors promises no particular ones for damaged bytes
+        raise CheckpointError(f"{path} is damaged: {in_one_line(error)}") from error
 
 
-def _run_name(folder: Path) -> str:
-    folder = folder.resolve()
-    return f"{folder.parent.name}/{folder.name}"
+def write_history(folder: Path, history: History) -> None:
+    """Write `history.csv`, whole."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write(folder / HISTORY, text.getvalue())
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _read_history(path: Path) -> History:
+    try:
+        # Spreadsheets write a byte order mark, semicolons and other line ends.
+        text = path.read_text(encoding="utf-8-sig")
+        lines = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in text else ",")
+        rows = [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in lines]
+        return [row | {"epoch": int(row["epoch"])} for row in rows]
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise CheckpointError(f"{path} is not a history: {in_one_line(error)}") from error
 
 
-def _digest_of(body: dict[str, Any]) -> str:
-    return _sha256(json.dumps(body, sort_keys=True).encode())
-
-
-def _digest_of_tensors(text: str, tensors: dict[str, Tensor]) -> str:
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(text.encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _checked_bytes(path: Path, record: dict[str, Any]) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        content = b""
-    if _sha256(content) != record["files"].get(path.name):
-        remedy = "delete the folder and train the run again"
-        if record.get("published"):
-            remedy = f"git checkout -- {path.parent} brings the published run back"
-        raise CheckpointError(f"{path} is missing, damaged or of another run; {remedy}")
-    return content
-
-
-def _history_to_csv(history: History) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()
-
-
-def _history_from_csv(content: bytes, path: Path) -> History:
-    try:
-        return [
-            {name: float(row[name]) for name in HISTORY_COLUMNS} | {"epoch": int(row["epoch"])}
-            for row in csv.DictReader(io.StringIO(content.decode()))
-        ]
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise CheckpointError(f"{path} is not a history: {error}") from error

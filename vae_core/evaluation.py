@@ -1,8 +1,9 @@
-"""What is measured on pictures that a model was not trained on."""
+"""Every number that is measured on a trained model."""
 
 import torch
 from torch import Tensor
 
+from vae_core.latent import interpolate, prior_draws
 from vae_core.loss import elbo, kl_per_dimension
 from vae_core.models import VAE
 
@@ -10,70 +11,88 @@ from vae_core.models import VAE
 @torch.no_grad()
 def evaluate(
     model: VAE,
-    pictures: Tensor,
+    images: Tensor,
     seed: int = 0,
     beta: float = 1.0,
     reduction: str = "sum",
     batch_size: int = 512,
 ) -> dict[str, float]:
-    """Return the mean loss over pictures and its parts, in nats per picture.
+    """Return the mean loss over images and its parts, in nats per image.
 
-    It is the objective of the training, with one draw of z for each picture from a generator
+    It is the objective of the training, with one draw of z for each image from a generator
     seeded with `seed`: the same call gives the same numbers. The figures are means over
-    pictures; a short last batch weighs as many pictures as it has.
+    images; a short last batch weighs as many images as it has.
 
     Args:
         model: in training or evaluation mode (the models have no layers that differ).
-        pictures: uint8 [N, C, H, W], N at least 1, on any device.
+        images: uint8 [N, C, H, W], N at least 1, on any device.
 
     Returns:
         "loss" (reconstruction + beta * kl), "reconstruction" and "kl".
 
     Raises:
-        ValueError: there are no pictures.
+        ValueError: there are no images, or they do not fit the model.
     """
-    if len(pictures) == 0:
-        raise ValueError("there are no pictures to evaluate; give at least one")
-    device = model.to_mu.weight.device
-    noise = torch.Generator(device).manual_seed(seed)
+    if len(images) == 0:
+        raise ValueError("there are no images to evaluate; give at least one")
+    noise = torch.Generator(model.to_mu.weight.device).manual_seed(seed)
     sums = torch.zeros(3, dtype=torch.float64)
-    for batch in pictures.split(batch_size):
-        batch = to_unit_interval(batch, model)
+    for batch in images.split(batch_size):
+        batch = model.unit_interval(batch)
         decoded, mu, logvar = model(batch, noise)
         parts = elbo(decoded, batch, mu, logvar, beta, reduction)
         sums += torch.stack(parts).sum(1).cpu().double()
-    loss, reconstruction, kl = (sums / len(pictures)).tolist()
+    loss, reconstruction, kl = (sums / len(images)).tolist()
     return {"loss": loss, "reconstruction": reconstruction, "kl": kl}
 
 
-def to_unit_interval(pictures: Tensor, model: VAE) -> Tensor:
-    """Return uint8 pictures [N, C, H, W] as the model takes them: float32 in [0, 1].
-
-    They come on the model's device and in its memory format.
-
-    Raises:
-        ValueError: the pictures are not uint8.
-    """
-    if pictures.dtype != torch.uint8:
-        raise ValueError(f"the pictures are {pictures.dtype}; give uint8 values from 0 to 255")
-    return (
-        pictures.to(model.to_mu.weight.device)
-        .to(torch.float32, memory_format=model.memory_format)
-        .div_(255)
-    )
-
-
 @torch.no_grad()
-def posterior_statistics(model: VAE, pictures: Tensor, batch_size: int = 512) -> dict[str, Tensor]:
-    """Return what each latent dimension carries, over pictures uint8 [N, C, H, W].
+def posterior_statistics(model: VAE, images: Tensor, batch_size: int = 512) -> dict[str, Tensor]:
+    """Return what each latent dimension carries, over uint8 images [N, C, H, W].
 
     Returns:
-        "kl": mean KL divergence of each dimension, [latent_dim] in nats per picture;
-        "variance": variance of the posterior means over the pictures, [latent_dim]; a dimension
-        is active where it is above 0.01 (Burda et al. 2016, arXiv:1509.00519).
+        "kl": mean KL divergence of each dimension, [latent_dim] in nats per image;
+        "variance": variance of the posterior means over the images, [latent_dim].
     """
-    posteriors = [
-        model.encode(to_unit_interval(batch, model)) for batch in pictures.split(batch_size)
-    ]
+    batches = images.split(batch_size)
+    posteriors = [model.encode(model.unit_interval(batch)) for batch in batches]
     mu, logvar = (torch.cat(part).cpu() for part in zip(*posteriors, strict=True))
     return {"kl": kl_per_dimension(mu, logvar).mean(0), "variance": mu.var(0, unbiased=False)}
+
+
+def active_dimensions(model: VAE, images: Tensor) -> int:
+    """Count the latent dimensions that say something about uint8 images [N, C, H, W].
+
+    A dimension is active where the variance of the posterior means over the images is above
+    0.01 (Burda et al. 2016, arXiv:1509.00519).
+    """
+    return int((posterior_statistics(model, images)["variance"] > 0.01).sum())
+
+
+def unevenness(model: VAE, starts: Tensor, ends: Tensor, steps: int = 10, **how) -> Tensor:
+    """Measure how smooth interpolation is: the largest step of a strip over its mean step.
+
+    A step is the root of the summed squared difference of neighbouring images in [0, 1]. The
+    ratio is 1 where all steps change the image equally, and `steps` - 1 where the whole change
+    happens in one jump.
+
+    Args:
+        starts: latents [N, latent_dim].
+        ends: latents [N, latent_dim].
+        how: other arguments of `interpolate`.
+
+    Returns:
+        one value for each pair, [N].
+    """
+    ratios = []
+    for z1, z2 in zip(starts, ends, strict=True):
+        strip = interpolate(model, z1, z2, steps, **how)
+        sizes = (strip[1:] - strip[:-1]).flatten(1).norm(dim=1)
+        ratios.append(sizes.max() / sizes.mean())
+    return torch.stack(ratios)
+
+
+def unevenness_between_draws(model: VAE, pairs: int = 50) -> float:
+    """Return the mean unevenness of straight lines between pairs of draws from the prior."""
+    ends = (prior_draws(model, pairs, seed) for seed in (1, 2))
+    return unevenness(model, *ends).mean().item()

@@ -5,36 +5,40 @@ In a terminal: `python -m vae_core.experiment --model conv --params p1 --dataset
 
 import argparse
 import dataclasses
+import inspect
 import platform
 import re
-import shutil
 import statistics
 import sys
+import textwrap
+from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from vae_core import __version__, checkpoints, evaluation, loss, models, training
-from vae_core.checkpoints import RUN, STATE, CheckpointError, History, Run, State, load_run
+from vae_core import __version__, checkpoints, evaluation, loss, training
+from vae_core.checkpoints import PARTS, RUN, STATE, CheckpointError, Run, load_run
 from vae_core.data import Dataset, load_dataset
-from vae_core.evaluation import evaluate
-from vae_core.files import CHECKPOINTS, code_hash, held
-from vae_core.models import MODELS
+from vae_core.hardware import choose_device, choose_precision, processor
+from vae_core.models import MODELS, VAE
 from vae_core.parameter_sets import PARAMETER_SETS, ParameterSet, parameter_set
-from vae_core.training import (
-    MONITORS,
-    PRECISIONS,
-    Config,
-    TrainingDiverged,
-    best_epoch,
-    choose_device,
-    choose_precision,
-    monitored,
-    train,
-)
+from vae_core.storage import CHECKPOINTS, code_hash, held
+from vae_core.training import Config, History, State, TrainingDiverged
+
+ANEW = "a new training was asked for"
+AfterEpoch = Callable[[Config, History], None]
+
+
+class Request(NamedTuple):
+    """A run that is asked for: what it is, where it lies, and what its numbers depend on."""
+
+    config: Config
+    folder: Path
+    identity: dict[str, Any]
 
 
 def train_or_load(
@@ -46,24 +50,27 @@ def train_or_load(
     checkpoints: Path | str = CHECKPOINTS,
     retrain: bool = False,
     device: str | None = None,
+    after_epoch: AfterEpoch = lambda config, history: None,
     **options: Any,
 ) -> Run:
     """Return the run of this configuration, trained on this data by this code.
 
-    A finished run of exactly this configuration, data and training code is loaded. One that was
-    interrupted goes on after its last finished epoch. Whatever else lies in its folder is kept
-    as `<folder>.previous`, and a line on the error stream says what differs. While another
-    process trains the same run, this one waits for it.
+    A finished run of exactly this configuration, data and training code is loaded, or else a
+    published one of this configuration and data. One that was interrupted goes on after its last
+    finished epoch. Whatever else lies in its folder is kept as `<folder>.previous-<n>`, and a
+    line on the error stream says what differs. While another process trains the same run, this
+    one waits for it.
 
     Args:
-        model: "fc" or "conv".
+        model: a name in `MODELS`.
         params: name of a parameter set, or a set of one's own.
         dataset: what to learn from.
         seed: of all draws in the training.
         max_epochs: where the training ends at the latest.
         checkpoints: the folder in which runs have their folders.
-        retrain: train anew even where the run exists; it is kept as `<folder>.previous`.
+        retrain: train anew even where the run exists.
         device: "cuda", "mps" or "cpu"; the best there is where it is None.
+        after_epoch: called with the history after each epoch.
         options: other fields of `training.Config`.
 
     Raises:
@@ -71,56 +78,70 @@ def train_or_load(
         TrainingDiverged: the loss became infinite or NaN.
         OSError: a file cannot be written; finished epochs are kept.
     """
-    config, folder, identity = _request(
-        model, params, dataset, seed, max_epochs, checkpoints, options
-    )
-    chosen_device = choose_device(device)
+    chosen = choose_device(device)
+    request = _request(model, params, dataset, seed, max_epochs, checkpoints, **options)
+    folder = request.folder
     # A state beside a finished run was left by a kill; only who holds the folder may remove it.
-    if not (retrain or (folder / STATE).exists()) and (run := _finished(folder, identity)):
+    if not (retrain or (folder / STATE).exists()) and (run := _finished(request)):
         return run
     with held(folder):
-        if not retrain and (run := _finished(folder, identity)):
+        if not retrain and (run := _finished(request)):
             (folder / STATE).unlink(missing_ok=True)
             return run
-        state = _state_to_continue(folder, identity, retrain)
-        return _train(config, dataset, chosen_device, folder, identity, state)
+        return _train(request, dataset, chosen, retrain, after_epoch)
 
 
-def finished_run(
-    model: str,
-    params: str | ParameterSet,
-    dataset: Dataset,
-    seed: int = 0,
-    max_epochs: int = 100,
-    checkpoints: Path | str = CHECKPOINTS,
-    **options: Any,
-) -> Run | None:
-    """Return the run that `train_or_load` would load, or None where it would train.
+def finished_run(*arguments: Any, **options: Any) -> Run | None:
+    """Return the run that `train_or_load` would load with these arguments, or None.
 
     Raises:
         ValueError: a value makes no sense; the message names it.
     """
-    _, folder, identity = _request(model, params, dataset, seed, max_epochs, checkpoints, options)
-    return _finished(folder, identity)
+    return _finished(_request(*arguments, **options))
+
+
+def run_folder(*arguments: Any, **options: Any) -> Path:
+    """Return the folder in which `train_or_load` keeps the run of these arguments."""
+    return _request(*arguments, **options).folder
 
 
 def published_run(
-    model: str, params: str, dataset: str, seed: int = 0, checkpoints: Path | str = CHECKPOINTS
+    model: str,
+    params: str | ParameterSet,
+    dataset: str,
+    seed: int = 0,
+    checkpoints: Path | str = CHECKPOINTS,
+    **options: Any,
 ) -> Run:
-    """Load a run by the name of its data set, which need not be on this machine.
+    """Load a published run by the name of its data set, which need not be on this machine.
 
     Raises:
         ValueError: there is no such model or parameter set.
         FileNotFoundError: there is no such run; the message lists those that there are.
         CheckpointError: it is damaged.
     """
-    runs = Path(checkpoints) / dataset
-    name = run_name(Config(model, parameter_set(params), seed))
+    runs = _expanded(checkpoints) / "published" / dataset
+    name = run_name(Config(model, parameter_set(params), seed, **options))
     there = sorted(record.parent.name for record in runs.glob(f"*/{RUN}"))
     if name not in there:
         listed = ", ".join(there) or "no run at all"
         raise FileNotFoundError(f"{runs} has no run {name}; it has {listed}")
     return load_run(runs / name)
+
+
+def published_runs(checkpoints: Path | str = CHECKPOINTS) -> list[Run]:
+    """Load the runs that come with the repository, by data set, parameter set and model.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CheckpointError: one of them is damaged.
+    """
+    runs = [load_run(path.parent) for path in _expanded(checkpoints).glob(f"published/*/*/{RUN}")]
+    if not runs:
+        raise FileNotFoundError(
+            f"{checkpoints} holds no published run; git checkout -- checkpoints brings them back"
+        )
+    return sorted(runs, key=lambda run: (run.dataset["name"], run.config.params.name, run.folder))
 
 
 def run_name(config: Config) -> str:
@@ -143,202 +164,218 @@ def run_name(config: Config) -> str:
     for field in dataclasses.fields(Config)[3:]:
         value = getattr(config, field.name)
         if value != field.default:
-            name += f"-{field.name}{value}" if not isinstance(value, str) else f"-{value}"
+            name += f"-{value}" if isinstance(value, str) else f"-{field.name}{value}"
     return name
 
 
-def training_code() -> str:
-    """Return a hash over the code that a run's numbers go through; see `files.code_hash`."""
-    return code_hash(models, loss, evaluation, training)
+@cache
+def training_code(model: type[VAE]) -> dict[str, str]:
+    """Return hashes over the code that a run's numbers go through, part by part."""
+    classes = model.__mro__[: model.__mro__.index(VAE) + 1]
+    methods = (value for kind in classes for value in vars(kind).values())
+    functions = [training.initial_model, training.train, training.train_epoch]
+    functions += [training.seeded_generator, training.stopping_epoch, training.best_epoch]
+    parts = {
+        "the model": [getattr(method, "__func__", method) for method in methods],
+        "the loss": [loss.elbo, loss.kl_per_dimension],
+        "the training": functions,
+        "the evaluation": [evaluation.evaluate],
+    }
+    return {part: code_hash(*map(_source, codes)) for part, codes in parts.items()}
+
+
+def _source(code: Any) -> str:
+    return textwrap.dedent(inspect.getsource(code)) if inspect.isfunction(code) else ""
+
+
+def _expanded(folder: Path | str) -> Path:
+    return Path(folder).expanduser()
 
 
 def _request(
-    model: str,
-    params: str | ParameterSet,
-    dataset: Dataset,
-    seed: int,
-    max_epochs: int,
-    checkpoints: Path | str,
-    options: dict[str, Any],
-) -> tuple[Config, Path, dict[str, Any]]:
-    """Return the configuration that was asked for, its folder, and all that its run must match."""
-    unknown = options.keys() - {field.name for field in dataclasses.fields(Config)}
-    if unknown:
-        raise ValueError(f"unknown option {sorted(unknown)[0]!r}; see vae_core.training.Config")
+    model, params, dataset, seed=0, max_epochs=100, checkpoints=CHECKPOINTS, **options
+) -> Request:
+    known = [field.name for field in dataclasses.fields(Config)]
+    if unknown := sorted(options.keys() - known):
+        raise ValueError(f"unknown option {unknown[0]!r}; choose one of {', '.join(known)}")
     config = Config(model, parameter_set(params), seed, max_epochs, **options)
+    facts = ("name", "folder", "title", "fingerprint", "size")
     identity = {
-        "config": {
-            **dataclasses.asdict(config),
-            "dataset": dataset.name,
-            "fingerprint": dataset.fingerprint,
-        },
-        "code": training_code(),
+        "config": dataclasses.asdict(config),
+        "dataset": {name: getattr(dataset, name) for name in facts},
+        "code": training_code(MODELS[model]),
     }
-    return config, Path(checkpoints) / dataset.name / run_name(config), identity
+    return Request(config, _expanded(checkpoints) / dataset.folder / run_name(config), identity)
 
 
-def processor() -> str:
-    """Return the processor's name, as well as it can be known."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+def _identity(run: Run) -> dict[str, Any]:
+    code = (run.record["published"] or run.record)["code"]
+    return {"config": dataclasses.asdict(run.config), "dataset": run.dataset, "code": code}
+
+
+def _finished(request: Request) -> Run | None:
+    """Load the run or, where none was begun, a published one, if it is what was asked for."""
+    own, checkpoints = request.folder, request.folder.parent.parent
+    for folder in [own] if own.exists() else checkpoints.glob(f"published/*/{own.name}"):
+        try:
+            run = load_run(folder)
+        except (CheckpointError, FileNotFoundError):
+            continue
+        if _difference(request.identity, _identity(run)):
+            continue
+        changed, published = _changed(request.identity, _identity(run)), run.record["published"]
+        if changed and published:
+            print(
+                f"{folder} is shown as version {published['version']} published it; since then "
+                f"{changed}. retrain=True (make: RETRAIN=1) trains it with what the code is now",
+                file=sys.stderr,
+            )
+        if published or not changed:
+            return run
+    return None
+
+
+def _difference(asked: dict[str, Any], found: dict[str, Any]) -> str:
+    """Say in which configuration or data a run differs from the one asked for."""
+    differing = [
+        f"{name} {found['config'].get(name)!r} instead of {value!r}"
+        for name, value in asked["config"].items()
+        if found["config"].get(name) != value
+    ]
+    if found["dataset"]["fingerprint"] != asked["dataset"]["fingerprint"]:
+        differing.append("other images in the data set")
+    return ", ".join(differing)
+
+
+def _changed(asked: dict[str, Any], found: dict[str, Any]) -> str:
+    """Say which parts of the training code have changed since a run."""
+    parts = [part for part, code in asked["code"].items() if found["code"].get(part) != code]
+    return f"the code of {' and '.join(parts)} has changed" if parts else ""
 
 
 def _train(
-    config: Config,
-    dataset: Dataset,
-    device: torch.device,
-    folder: Path,
-    identity: dict[str, Any],
-    state: State | None,
+    request: Request, dataset: Dataset, device: torch.device, retrain: bool, after_epoch: AfterEpoch
 ) -> Run:
-    def keep(tensors: dict[str, torch.Tensor], history: History) -> None:
-        checkpoints.write_state(folder, State(tensors, history, identity))
+    config, folder, identity = request
+    start, machine = _start(request, retrain)
+    threads = torch.get_num_threads()
+    if not start:
+        precision = choose_precision(config.precision, device)
+        machine = {"precision": precision, "device": device.type, "threads": [threads]}
+    elif machine["threads"][-1] != threads or machine["device"] != device.type:
+        print(
+            f"{folder} goes on with {threads} threads on {device.type} instead of "
+            f"{machine['threads'][-1]} on {machine['device']}: its numbers may differ in the last "
+            "digits from those of an uninterrupted training",
+            file=sys.stderr,
+        )
+        machine = {**machine, "device": device.type, "threads": [*machine["threads"], threads]}
+
+    def keep(state: State) -> None:
+        checkpoints.write_state(folder, state, {**identity, "machine": machine})
+        after_epoch(config, state.history)
 
     try:
-        weights, history = train(config, dataset, device, state, keep)
-        _finish(config, dataset, device, folder, identity, weights, history)
+        if start:
+            after_epoch(config, start.history)
+        model, history = training.train(config, dataset, device, machine["precision"], start, keep)
+        summary = summarize(config, model, history, dataset)
+        record = {
+            "code": identity["code"],
+            "published": None,
+            **machine,
+            "processor": processor(),
+            "versions": {
+                "vae_core": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+            },
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        checkpoints.write_run(folder, model, history, config, identity["dataset"], summary, record)
     except KeyboardInterrupt:
         last = checkpoints.read_state(folder)
-        where = f"epoch {len(last.history)} is kept in {folder}" if last else "no epoch is finished"
-        print(f"stopped; {where}; the same call goes on from there", file=sys.stderr)
+        kept = (
+            f"epoch {len(last[0].history)} is kept in {folder}" if last else "no epoch is finished"
+        )
+        print(f"stopped; {kept}; the same call goes on from there", file=sys.stderr)
         raise
     return load_run(folder)
 
 
-def _finish(
-    config: Config,
-    dataset: Dataset,
-    device: torch.device,
-    folder: Path,
-    identity: dict[str, Any],
-    weights: dict[str, torch.Tensor],
-    history: History,
-) -> None:
-    """Evaluate on the test part and write the run."""
-    best = best_epoch(monitored(config, history))
-    row = history[best - 1]
-    trained = models.build_model(config.model, config.params.latent_dim)
-    trained.load_state_dict(weights)
-    parts = ("loss", "reconstruction", "kl")
-    summary = {
+def summarize(config: Config, model: VAE, history: History, dataset: Dataset) -> dict[str, Any]:
+    """Return the figures of the best epoch, those on the test part, and the time it took."""
+    best = training.best_epoch([row[f"{config.monitor}_loss"] for row in history])
+    kept, seconds = history[best - 1], [row["seconds"] for row in history]
+    return {
         "epochs": len(history),
         "best_epoch": best,
-        **{
-            part: {name: row[f"{part}_{name}"] for name in parts}
-            for part in ("train", "validation")
-        },
-        "test": evaluate(trained, dataset.test, beta=config.beta, reduction=config.reduction),
-        "seconds_per_epoch": statistics.median(row["seconds"] for row in history),
-        "seconds": sum(row["seconds"] for row in history),
+        "train": {name: kept[f"train_{name}"] for name in PARTS},
+        "validation": {name: kept[f"validation_{name}"] for name in PARTS},
+        "test": evaluation.evaluate(
+            model, dataset.test, beta=config.beta, reduction=config.reduction
+        ),
+        "seconds_per_epoch": statistics.median(seconds),
+        "seconds": sum(seconds),
     }
-    record = {
-        "code": identity["code"],
-        "published": None,
-        "precision": choose_precision(config.precision, device),
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "processor": processor(),
-        "versions": {
-            "vae_core": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-    checkpoints.write_run(folder, weights, history, identity["config"], summary, record)
 
 
-def _finished(folder: Path, identity: dict[str, Any]) -> Run | None:
-    """Load the run where it is the one that was asked for."""
-    if not (folder / RUN).exists():
-        return None
-    try:
-        run = load_run(folder)
-    except (CheckpointError, FileNotFoundError):
-        return None
-    return run if not _difference(identity, run.config, run.record) else None
-
-
-def _difference(identity: dict[str, Any], config: dict[str, Any], record: dict[str, Any]) -> str:
-    """Say in what a run differs from the one asked for; empty where it does not.
-
-    A published run stands for the version that made it, so its training code may differ.
-    """
-    asked = identity["config"]
-    differing = [
-        f"{name} {config.get(name)!r} instead of {asked.get(name)!r}"
-        for name in sorted(asked.keys() | config.keys())
-        if config.get(name) != asked.get(name)
-    ]
-    if record.get("code") != identity["code"] and not record.get("published"):
-        differing.append("other training code")
-    return ", ".join(differing)
-
-
-def _state_to_continue(folder: Path, identity: dict[str, Any], retrain: bool) -> State | None:
-    """Return the state of an interrupted training of this very run; set aside all else."""
-    reason = ""
-    state = None
+def _start(request: Request, retrain: bool) -> tuple[State | None, dict[str, Any]]:
+    """Return the state of an interrupted training of this very run; set all else aside."""
+    folder, asked, reason = request.folder, request.identity, ""
     try:
         if (folder / RUN).exists():
-            run = load_run(folder)
-            reason = _difference(identity, run.config, run.record) or "a new training was asked for"
-        elif state := checkpoints.read_state(folder):
-            if retrain:
-                reason = "a new training was asked for"
-            else:
-                reason = _difference(identity, state.identity["config"], state.identity)
+            found = _identity(load_run(folder))
+            reason = _difference(asked, found) or _changed(asked, found) or ANEW
+        elif left := checkpoints.read_state(folder):
+            state, found = left
+            reason = ANEW if retrain else _difference(asked, found) or _changed(asked, found)
+            if not reason:
+                return state, found["machine"]
         elif (folder / checkpoints.WEIGHTS).exists():
             reason = f"its {RUN} is missing"
     except (CheckpointError, FileNotFoundError) as error:
         reason = str(error)
     if reason:
-        _set_aside(folder, reason)
-        return None
-    return state
+        aside = set_aside(folder)
+        print(f"{folder} is kept as {aside.name} ({reason}); training anew", file=sys.stderr)
+    return None, {}
 
 
-def _set_aside(folder: Path, reason: str) -> None:
-    """Keep the folder as `<folder>.previous`; an unfinished run does not displace a finished."""
-    aside = folder.with_name(f"{folder.name}.previous")
-    if (aside / RUN).exists() and not (folder / RUN).exists():
-        print(f"{folder} was unfinished and is dropped ({reason}); training anew", file=sys.stderr)
-        shutil.rmtree(folder)
-        return
-    print(f"{folder} is kept as {aside.name} ({reason}); training anew", file=sys.stderr)
-    if aside.exists():
-        shutil.rmtree(aside)
-    folder.replace(aside)
+def set_aside(folder: Path) -> Path:
+    """Rename a folder to `<folder>.previous-<n>`, the first that is free, and return that."""
+    n = 1
+    while (aside := folder.with_name(f"{folder.name}.previous-{n}")).exists():
+        n += 1
+    return folder.rename(aside)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise ValueError(f"{message} ({self.prog} --help lists the options)")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Make one run from a terminal; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vae_core.experiment", description="Train one run, or load it."
-    )
-    parser.add_argument("--model", required=True, help=" or ".join(MODELS))
-    parser.add_argument("--params", default="p1", help=" or ".join(PARAMETER_SETS))
+    parser = _Parser(prog="python -m vae_core.experiment", description="Train one run, or load it.")
     parser.add_argument("--dataset", default="shapes", help="a name or a path")
-    parser.add_argument("--limit", type=int, help="at most so many training pictures")
+    parser.add_argument("--limit", type=int, help="at most so many training images")
     parser.add_argument("--fraction", type=float, default=1.0, help="share of the training part")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-epochs", type=int, default=100)
-    parser.add_argument("--monitor", default="train", help=" or ".join(MONITORS))
-    parser.add_argument("--beta", type=float, default=1.0, help="weight of the KL term")
-    parser.add_argument("--reduction", default="sum", help=" or ".join(loss.REDUCTIONS))
-    parser.add_argument("--precision", default="auto", help=" or ".join(PRECISIONS))
+    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
+    parser.add_argument("--params", default="p1", help=" or ".join(PARAMETER_SETS))
     parser.add_argument("--device", help="cuda, mps or cpu")
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
     parser.add_argument("--retrain", action="store_true")
-    chosen = vars(parser.parse_args(arguments))
+    for field in dataclasses.fields(Config):
+        if field.name != "params":
+            option, missing = f"--{field.name.replace('_', '-')}", dataclasses.MISSING
+            default = {"required": True} if field.default is missing else {"default": field.default}
+            parser.add_argument(option, type=field.type, **default)
     try:
-        dataset = load_dataset(
-            chosen.pop("dataset"), limit=chosen.pop("limit"), fraction=chosen.pop("fraction")
-        )
+        chosen = vars(parser.parse_args(arguments))
+        of_the_data = {name: chosen.pop(name) for name in ("limit", "fraction", "size")}
+        dataset = load_dataset(chosen.pop("dataset"), **of_the_data)
         run = train_or_load(dataset=dataset, **chosen)
     except (ValueError, OSError, TrainingDiverged) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -349,7 +386,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"{run.folder}: {run.summary['epochs']} epochs, best {run.summary['best_epoch']}; "
         f"training loss {best['loss']:.2f}, test loss {test['loss']:.2f} "
-        f"(reconstruction {test['reconstruction']:.2f}, KL {test['kl']:.2f}) nats per picture; "
+        f"(reconstruction {test['reconstruction']:.2f}, KL {test['kl']:.2f}) nats per image; "
         f"{run.summary['seconds_per_epoch']:.1f} s an epoch, {run.record['precision']}"
     )
     return 0

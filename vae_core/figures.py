@@ -1,20 +1,24 @@
-"""Pictures from results, all in one style: grids, strips, curves, spectra."""
+"""Figures in one style: grids and strips of images, loss curves, spectra, seeds."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vae_core.checkpoints import Run
+from vae_core.checkpoints import PARTS, Run
+from vae_core.latent import interpolate, prior_draws
+from vae_core.models import MODELS, VAE
+from vae_core.tables import interval
 
-COLOURS = {"fc": "#d1495b", "conv": "#00798c"}
 LINES = ("-", "--", ":", "-.")
 LABELS = {"loss": "loss", "reconstruction": "reconstruction", "kl": "KL"}
 STYLE = {
-    "figure.dpi": 100,
+    "figure.dpi": 80,
     "savefig.dpi": 160,
     "savefig.bbox": "tight",
     "figure.constrained_layout.use": True,
@@ -28,89 +32,121 @@ STYLE = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
 }
+plt.rcParams.update(STYLE)
+# Data sets may be named in letters that the font lacks; boxes in a title are no reason to warn.
+warnings.filterwarnings("ignore", message="Glyph .* missing from")
 
 
-def picture_grid(pictures: Tensor, title: str, columns: int = 8) -> Figure:
-    """Show pictures [N, 3, H, W], in [0, 1] or uint8, in a grid, row by row."""
-    rows = math.ceil(len(pictures) / columns)
-    return picture_rows(
-        {f"row {row}": pictures[row * columns : (row + 1) * columns] for row in range(rows)},
-        title,
-        row_labels=False,
-    )
+def panels(
+    columns: int, title: str, size: tuple[float, float], rows: int = 1
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure of the project's style and its axes [rows, columns], to be drawn on."""
+    figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=size)
+    figure.suptitle(title)
+    return figure, axes
 
 
-def picture_rows(
-    rows: Mapping[str, Tensor],
+def image_grid(images: Tensor, title: str, columns: int = 8) -> Figure:
+    """Show images [N, 3, H, W], in [0, 1] or uint8, in a grid, row by row."""
+    rows = images.split(columns)
+    return image_rows(dict(enumerate(rows)), title, row_labels=False)
+
+
+def image_rows(
+    rows: Mapping[object, Tensor],
     title: str,
     column_labels: Sequence[str] = (),
     row_labels: bool = True,
 ) -> Figure:
-    """Show a labelled row for each entry; the pictures of all rows stand in columns.
+    """Show a labelled row for each entry; the images of all rows stand in columns.
 
     Args:
-        rows: pictures [N, 3, H, W], in [0, 1] or uint8, by the row's label.
+        rows: images [N, 3, H, W], in [0, 1] or uint8, by the row's label.
         title: what is seen, on which data and by which model.
         column_labels: what each column is, above the first row.
     """
-    columns = max(len(pictures) for pictures in rows.values())
-    size = (columns + 1.2 * row_labels, len(rows) + 0.5 + 0.3 * bool(column_labels))
-    with plt.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = plt.subplots(len(rows), columns, squeeze=False, figsize=size)
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-        for axis in axes.flat:
-            axis.set(xticks=[], yticks=[], frame_on=False)
-        for (label, pictures), line in zip(rows.items(), axes, strict=True):
-            for picture, axis in zip(pictures, line, strict=False):
-                axis.imshow(picture.detach().cpu().movedim(0, -1), interpolation="nearest")
-            if row_labels:
-                line[0].set_ylabel(label, rotation=0, ha="right", va="center")
-        for label, axis in zip(column_labels, axes[0], strict=False):
-            axis.set_title(label, fontsize=9)
-        figure.suptitle(title)
+    columns = max(len(images) for images in rows.values())
+    side = min(1.4, 9.6 / columns)
+    size = (side * columns + 1.3 * row_labels, side * len(rows) + 0.5 + 0.3 * bool(column_labels))
+    figure, axes = panels(columns, title, size, len(rows))
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[], frame_on=False)
+    for (label, images), line in zip(rows.items(), axes, strict=True):
+        for image, axis in zip(images, line, strict=False):
+            axis.imshow(image.detach().cpu().movedim(0, -1), interpolation="nearest")
+        if row_labels:
+            line[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    for label, axis in zip(column_labels, axes[0], strict=False):
+        axis.set_title(label, fontsize=9)
     return figure
 
 
-def interpolation_rows(strips: Mapping[str, Tensor], title: str) -> Figure:
-    """Show strips [steps, 3, H, W] of `latent.interpolate`, each by its label, alpha above."""
+def reconstructions(models: Mapping[str, VAE], images: Tensor, title: str) -> Figure:
+    """Show uint8 images [N, 3, H, W] above what each model makes of them (posterior means)."""
+    rows = {name: model.reconstruct(images) for name, model in models.items()}
+    return image_rows({"original": images, **rows}, title)
+
+
+def samples(models: Mapping[str, VAE], title: str, n: int = 10, seed: int = 0) -> Figure:
+    """Show `n` decoded draws from the prior for each model."""
+    decoded = {
+        name: model.decode(prior_draws(model, n, seed)).detach() for name, model in models.items()
+    }
+    return image_rows(decoded, title)
+
+
+def strips(strips: Mapping[str, Tensor], title: str) -> Figure:
+    """Show strips [steps, 3, H, W] of `interpolate`, each by its label, alpha above."""
     steps = max(len(strip) for strip in strips.values())
-    alphas = [f"α = {step / (steps - 1):.2f}" for step in range(steps)]
-    return picture_rows(strips, title, alphas)
+    return image_rows(strips, title, [f"α = {step / (steps - 1):.2f}" for step in range(steps)])
+
+
+def interpolations(
+    models: Mapping[str, VAE], title: str, pairs: int = 1, seed: int = 1, **how
+) -> Figure:
+    """Show strips between pairs of draws from the prior, `pairs` for each model.
+
+    Args:
+        how: other arguments of `interpolate`.
+    """
+    rows = {}
+    for name, model in models.items():
+        ends = prior_draws(model, 2 * pairs, seed)
+        for pair in range(pairs):
+            label = name if pairs == 1 else f"{name} {pair + 1}"
+            rows[label] = interpolate(model, ends[2 * pair], ends[2 * pair + 1], **how)
+    return strips(rows, title)
 
 
 def loss_curves(runs: Mapping[str, Run], title: str, training: bool = True) -> Figure:
     """Show loss, reconstruction and KL of every epoch of runs, by their label in the legend.
 
-    Strong lines are means over the validation pictures after the epoch, faint ones, where
-    `training` is true, over the training pictures while they are learned. The colour is the
+    Strong lines are means over the validation images after the epoch, faint ones, where
+    `training` is true, over the training images while they are learned. The colour is the
     model, the line's style the parameter set; a dot marks the best epoch, whose weights are kept.
     The first epoch, which would flatten all others, is left out of more than five.
     """
-    sets = list(dict.fromkeys(run.config["params"]["name"] for run in runs.values()))
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(12, 3.8))
-        for axis, (part, label) in zip(axes, LABELS.items(), strict=True):
-            for name, run in runs.items():
-                shown = run.history[1 if len(run.history) > 5 else 0 :]
-                epochs = [row["epoch"] for row in shown]
-                style = {
-                    "color": COLOURS[run.config["model"]],
-                    "linestyle": LINES[sets.index(run.config["params"]["name"]) % len(LINES)],
-                }
-                held_out = [row[f"validation_{part}"] for row in shown]
-                axis.plot(epochs, held_out, label=name, **style)
-                if training:
-                    learned = [row[f"train_{part}"] for row in shown]
-                    axis.plot(epochs, learned, **style, alpha=0.4)
-                best = run.summary["best_epoch"]
-                if best in epochs:
-                    axis.plot(best, held_out[epochs.index(best)], "o", color=style["color"])
-            axis.set(xlabel="epoch", title=label)
-            axis.xaxis.get_major_locator().set_params(integer=True)
-        axes[0].set_ylabel("nats per picture")
-        faint = "faint: training, " if training else ""
-        axes[0].legend(title=f"validation ({faint}dot: kept)", fontsize=9, title_fontsize=9)
-        figure.suptitle(title)
+    sets = list(dict.fromkeys(run.config.params.name for run in runs.values()))
+    figure, axes = panels(3, title, (12, 3.8))
+    for axis, part in zip(axes[0], PARTS, strict=True):
+        for name, run in runs.items():
+            shown = run.history[1 if len(run.history) > 5 else 0 :]
+            epochs = [row["epoch"] for row in shown]
+            line = LINES[sets.index(run.config.params.name) % len(LINES)]
+            style = {"color": run.model.colour, "linestyle": line}
+            held_out = [row[f"validation_{part}"] for row in shown]
+            axis.plot(epochs, held_out, label=name, **style)
+            if training:
+                axis.plot(epochs, [row[f"train_{part}"] for row in shown], **style, alpha=0.4)
+            best = run.summary["best_epoch"]
+            if best in epochs:
+                axis.plot(best, held_out[epochs.index(best)], "o", color=run.model.colour)
+        axis.set(xlabel="epoch", title=LABELS[part])
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0, 0].set_ylabel("nats per image")
+    faint = "faint: training, " if training else ""
+    axes[0, 0].legend(title=f"validation ({faint}dot: kept)", fontsize=9, title_fontsize=9)
     return figure
 
 
@@ -119,12 +155,18 @@ def kl_spectrum(kl: Mapping[str, Tensor], title: str) -> Figure:
 
     The axis is logarithmic, so what is below 0.000001 nats is shown there.
     """
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(8, 3.8))
-        for label, values in kl.items():
-            axis.plot(np.sort(values.numpy())[::-1] + 1e-6, label=label)
-        axis.set(xlabel="latent dimension, the most used first", yscale="log")
-        axis.set_ylabel("KL, nats per picture")
-        axis.legend()
-        figure.suptitle(title)
+    figure, axes = panels(1, title, (8, 3.8))
+    for label, values in kl.items():
+        axes[0, 0].plot(np.sort(values.numpy())[::-1] + 1e-6, label=label)
+    axes[0, 0].set(xlabel="latent dimension, the most used first", yscale="log")
+    axes[0, 0].set_ylabel("KL, nats per image")
+    axes[0, 0].legend()
     return figure
+
+
+def seed_dots(axis: Axes, place: float, values: Sequence[float], model: str) -> None:
+    """Draw a value for each seed as a dot, and their mean with its 95 % interval as a bar."""
+    colour, found = MODELS[model].colour, interval(values)
+    axis.plot([place] * len(values), values, "o", color=colour, alpha=0.5, zorder=3)
+    half = 0 if math.isinf(found.half) else found.half
+    axis.errorbar(place, found.mean, half, color=colour, capsize=5, marker="_", markersize=18)

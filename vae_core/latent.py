@@ -1,10 +1,10 @@
-"""The latent space: what is used of it, walks through it, and how smooth they are."""
+"""The latent space: draws from it, walks through it."""
 
 import torch
 from torch import Tensor
 
-from vae_core.evaluation import posterior_statistics, to_unit_interval
 from vae_core.models import VAE
+from vae_core.storage import whole_number
 
 
 def prior_draws(model: VAE, n: int, seed: int = 0) -> Tensor:
@@ -14,47 +14,54 @@ def prior_draws(model: VAE, n: int, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def imagine(model: VAE, n: int, seed: int = 0) -> Tensor:
-    """Decode `n` draws from the prior into pictures uint8 [n, C, H, W]."""
+    """Decode `n` draws from the prior into uint8 images [n, C, H, W]."""
     return (model.decode(prior_draws(model, n, seed)) * 255).round().byte()
 
 
 @torch.no_grad()
-def posterior_means(model: VAE, pictures: Tensor) -> Tensor:
-    """Return mu of the posteriors of pictures uint8 [N, C, H, W]: [N, latent_dim]."""
-    return model.encode(to_unit_interval(pictures, model))[0]
-
-
-def active_dimensions(model: VAE, pictures: Tensor) -> int:
-    """Count the latent dimensions that say something about pictures uint8 [N, C, H, W].
-
-    A dimension is active where the variance of the posterior means over the pictures is above
-    0.01 (Burda et al. 2016, arXiv:1509.00519).
-    """
-    return int((posterior_statistics(model, pictures)["variance"] > 0.01).sum())
+def posterior_means(model: VAE, images: Tensor, batch_size: int = 512) -> Tensor:
+    """Return mu of the posteriors of uint8 images [N, C, H, W]: [N, latent_dim] on the CPU."""
+    batches = images.split(batch_size)
+    return torch.cat([model.encode(model.unit_interval(batch))[0].cpu() for batch in batches])
 
 
 @torch.no_grad()
-def interpolate(model: VAE, z1: Tensor, z2: Tensor, steps: int = 10) -> Tensor:
-    """Decode the straight line z = (1 - alpha) z1 + alpha z2 from z1 to z2.
+def interpolate(
+    model: VAE, z1: Tensor, z2: Tensor, steps: int = 10, spherical: bool = False
+) -> Tensor:
+    """Decode the way from z1 to z2: z = (1 - alpha) z1 + alpha z2, alpha in equal steps.
+
+    A draw in d dimensions lies near the sphere of radius sqrt(d), and the straight line between
+    two of them passes inside it; `spherical` follows the great circle instead (White 2016,
+    "Sampling Generative Networks", arXiv:1609.04468), with the lengths of the ends mixed evenly.
 
     Args:
         z1: where it starts, [latent_dim].
         z2: where it ends, [latent_dim].
-        steps: pictures on the way, both ends included; at least 2.
+        steps: images on the way, both ends included; at least 2.
 
     Returns:
-        pictures [steps, C, H, W] in [0, 1].
+        images [steps, C, H, W] in [0, 1].
 
     Raises:
-        ValueError: fewer than two steps, or latents that do not fit the model.
+        ValueError: fewer than two steps.
     """
-    if not isinstance(steps, int) or steps < 2:
-        raise ValueError(f"steps is {steps!r}; give a whole number of at least 2")
-    for z in (z1, z2):
-        if tuple(z.shape) != (model.latent_dim,):
-            raise ValueError(f"a latent of shape {list(z.shape)}; give [{model.latent_dim}]")
-    alpha = torch.linspace(0, 1, steps, device=z1.device).unsqueeze(1)
-    return model.decode((1 - alpha) * z1 + alpha * z2)
+    alpha = torch.linspace(0, 1, whole_number("steps", steps, 2), device=z1.device).unsqueeze(1)
+    return model.decode(slerp(z1, z2, alpha) if spherical else (1 - alpha) * z1 + alpha * z2)
+
+
+def slerp(z1: Tensor, z2: Tensor, alpha: Tensor) -> Tensor:
+    """Return the latents [steps, latent_dim] at alpha [steps, 1] on the great circle z1 to z2.
+
+    Where the two point the same way, or to opposite sides, there is no one great circle, and the
+    straight line is taken.
+    """
+    length1, length2 = z1.norm(), z2.norm()
+    angle = torch.dot(z1 / length1, z2 / length2).clamp(-1, 1).arccos()
+    if not angle.sin() > 1e-4:
+        return (1 - alpha) * z1 + alpha * z2
+    way = ((1 - alpha) * angle).sin() * z1 / length1 + (alpha * angle).sin() * z2 / length2
+    return way / angle.sin() * ((1 - alpha) * length1 + alpha * length2)
 
 
 @torch.no_grad()
@@ -62,39 +69,8 @@ def traverse(model: VAE, z: Tensor, dimension: int, reach: float = 3.0, steps: i
     """Decode `z` [latent_dim] with one dimension moved from -reach to +reach about its value.
 
     Returns:
-        pictures [steps, C, H, W] in [0, 1].
-
-    Raises:
-        ValueError: the model has no such dimension.
+        images [steps, C, H, W] in [0, 1].
     """
-    if not 0 <= dimension < model.latent_dim:
-        raise ValueError(f"dimension is {dimension!r}; give 0 to {model.latent_dim - 1}")
     path = z.repeat(steps, 1)
     path[:, dimension] += torch.linspace(-reach, reach, steps, device=z.device)
     return model.decode(path)
-
-
-def step_sizes(strip: Tensor) -> Tensor:
-    """Return the distance between neighbours of a strip [steps, C, H, W]: [steps - 1].
-
-    It is the root of the summed squared difference of two pictures, in [0, 1] units.
-    """
-    return (strip[1:] - strip[:-1]).flatten(1).norm(dim=1)
-
-
-def unevenness(model: VAE, starts: Tensor, ends: Tensor, steps: int = 10) -> Tensor:
-    """Measure how smooth interpolation is: the largest step of a strip over its mean step.
-
-    It is 1 where all steps change the picture equally, and `steps` - 1 where the whole change
-    happens in one jump.
-
-    Args:
-        starts: latents [N, latent_dim].
-        ends: latents [N, latent_dim].
-
-    Returns:
-        one value for each pair, [N].
-    """
-    strips = (interpolate(model, z1, z2, steps) for z1, z2 in zip(starts, ends, strict=True))
-    sizes = [step_sizes(strip) for strip in strips]
-    return torch.stack([size.max() / size.mean() for size in sizes])

@@ -8,11 +8,11 @@ REDUCTIONS = ("sum", "mean")
 
 
 class ELBO(NamedTuple):
-    """The loss and its two parts, each [N]: nats per picture, one value a picture.
+    """The loss and its two parts, each [N]: nats per image, one value an image.
 
     Attributes:
         total: reconstruction + beta * kl, what training makes small.
-        reconstruction: the squared error of a picture.
+        reconstruction: the squared error of an image.
         kl: the Kullback-Leibler divergence of the posterior from the prior.
     """
 
@@ -23,44 +23,35 @@ class ELBO(NamedTuple):
 
 def elbo(
     reconstruction: Tensor,
-    pictures: Tensor,
+    images: Tensor,
     mu: Tensor,
     logvar: Tensor,
     beta: float = 1.0,
     reduction: str = "sum",
 ) -> ELBO:
-    """Return the negative ELBO of each picture and its parts.
+    """Return the negative ELBO of each image and its parts.
 
-    The KL term is the closed form for a diagonal Gaussian and N(0, 1), Kingma & Welling 2014,
-    arXiv:1312.6114, appendix B; `beta` is the weight of Higgins et al. 2017 ("beta-VAE"). The
-    squared error is the negative log-likelihood of a Gaussian decoder of variance 1/2, up to a
-    constant.
+    The squared error is the negative log-likelihood of a Gaussian decoder of variance 1/2, up to a
+    constant. `beta` is the weight of Higgins et al. 2017 ("beta-VAE").
 
     Args:
-        reconstruction: decoded pictures [N, C, H, W] in [0, 1].
-        pictures: the originals, of the same shape.
+        reconstruction: decoded images [N, C, H, W] in [0, 1].
+        images: the originals, of the same shape.
         mu: posterior means [N, latent_dim].
         logvar: logs of the posterior variances [N, latent_dim].
         beta: weight of the KL term.
-        reduction: "sum" adds the squared errors of a picture's values, as the study does;
+        reduction: "sum" adds the squared errors of an image's values, as the study does;
             "mean" averages them, which leaves the KL term far too heavy beside them.
-
-    Raises:
-        ValueError: the shapes differ, or there is no such reduction.
     """
-    if reconstruction.shape != pictures.shape:
-        raise ValueError(
-            f"reconstruction {list(reconstruction.shape)} and pictures {list(pictures.shape)} "
-            "differ in shape; give the same pictures to both"
-        )
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"unknown reduction {reduction!r}; choose one of {', '.join(REDUCTIONS)}")
-    squared_error = (reconstruction - pictures).square().flatten(1)
+    squared_error = (reconstruction - images).square().flatten(1)
     error = squared_error.sum(1) if reduction == "sum" else squared_error.mean(1)
     kl = kl_per_dimension(mu, logvar).sum(1)
     return ELBO(error + beta * kl, error, kl)
 
 
 def kl_per_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
-    """Return KL(N(mu, exp(logvar)) || N(0, 1)) of each latent dimension, [N, latent_dim] nats."""
+    """Return KL(N(mu, exp(logvar)) || N(0, 1)) of each latent dimension, [N, latent_dim] nats.
+
+    The closed form of Kingma & Welling 2014, arXiv:1312.6114, appendix B.
+    """
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)

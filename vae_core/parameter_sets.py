@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from vae_core.storage import number, whole_number
+
 
 @dataclass(frozen=True)
 class ParameterSet:
@@ -9,7 +11,7 @@ class ParameterSet:
 
     Attributes:
         name: how the set is called in notebooks, tables and folders.
-        batch_size: pictures in one optimizer step, at least 1.
+        batch_size: images in one optimizer step, at least 1.
         learning_rate: Adam's step size, above 0 and at most 1.
         latent_dim: dimensions of the latent space, at least 1.
 
@@ -24,19 +26,9 @@ class ParameterSet:
 
     def __post_init__(self):
         for field in ("batch_size", "latent_dim"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(
-                    f"{field} is {value!r} in parameter set {self.name!r}; "
-                    "give a whole number of at least 1"
-                )
-        rate = self.learning_rate
-        is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
-        if not is_number or not 0 < rate <= 1:
-            raise ValueError(
-                f"learning_rate is {rate!r} in parameter set {self.name!r}; "
-                "give a number above 0 and at most 1"
-            )
+            object.__setattr__(self, field, whole_number(field, getattr(self, field), least=1))
+        rate = number("learning_rate", self.learning_rate, above=0, most=1)
+        object.__setattr__(self, "learning_rate", rate)
 
 
 PARAMETER_SETS = {
@@ -45,6 +37,8 @@ PARAMETER_SETS = {
         ParameterSet("p1", batch_size=64, learning_rate=1e-3, latent_dim=128),
         ParameterSet("p2", batch_size=128, learning_rate=5e-4, latent_dim=128),
         ParameterSet("p3", batch_size=64, learning_rate=5e-4, latent_dim=256),
+        # Not the study's: a latent space that can be drawn on paper.
+        ParameterSet("plane", batch_size=128, learning_rate=1e-3, latent_dim=2),
     )
 }
 
@@ -58,9 +52,8 @@ def parameter_set(params: str | ParameterSet) -> ParameterSet:
     if isinstance(params, ParameterSet):
         return params
     if not isinstance(params, str) or params not in PARAMETER_SETS:
-        known = ", ".join(PARAMETER_SETS)
         raise ValueError(
-            f"unknown parameter set {params!r}; choose one of {known}, "
+            f"unknown parameter set {params!r}; choose one of {', '.join(PARAMETER_SETS)}, "
             "or add one in vae_core/parameter_sets.py"
         )
     return PARAMETER_SETS[params]

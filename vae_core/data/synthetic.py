@@ -1,17 +1,17 @@
-"""Built-in pictures drawn from a seed, with the factors that made them: `shapes` and `faces`.
+"""Built-in images drawn from a seed, with the factors that made them: `shapes` and `faces`.
 
 Every object is a signed distance: a field that is negative inside it and positive outside, and
 whose passing through zero, one pixel wide, is the antialiased edge. Lengths are in units of half
-a picture, so x and y run from -1 (left, top) to 1 (right, bottom); angles are in radians.
+an image, so x and y run from -1 (left, top) to 1 (right, bottom); angles are in radians.
 """
 
 import numpy as np
 import torch
 
-SIZE = 32
-CHUNK = 128  # pictures drawn at once: few enough for their fields to stay in the cache
-X = ((np.arange(SIZE, dtype=np.float32) + 0.5) * (2 / SIZE) - 1)[None, None, :]
-Y = X.swapaxes(1, 2)
+from vae_core.storage import whole_number
+
+CHUNK = 128 * 32 * 32  # pixels drawn at once: few enough for their fields to stay in the cache
+SOFT = 3 / 16  # the width of a soft edge
 
 
 def _palette(colours):
@@ -54,41 +54,46 @@ FACE_FACTORS = {
     "light": (-1, 1),
     "background": len(WALLS),
 }
+FACTORS = {"shapes": SHAPE_FACTORS, "faces": FACE_FACTORS}
 
 
-def shapes(n, seed=0):
-    """Draw `n` pictures of one coloured object in a slanting light.
+def shapes(n: int, seed: int = 0, size: int = 32) -> tuple[torch.Tensor, dict]:
+    """Draw `n` images of one coloured object in a slanting light.
 
-    Returns `(pictures, factors)`: a uint8 tensor [n, 3, 32, 32] in RGB, and for every name in
-    `SHAPE_FACTORS` an array [n]. Raises ValueError if `n` is not a whole number of at least 1.
+    Returns `(images, factors)`: a uint8 tensor [n, 3, size, size] in RGB, and for every name in
+    `SHAPE_FACTORS` an array [n]. Raises ValueError where one of the numbers is unusable.
     """
-    return _drawn(_draw_shapes, SHAPE_FACTORS, n, seed)
+    factors = draw_factors("shapes", n, seed)
+    return render("shapes", factors, size), factors
 
 
-def faces(n, seed=0):
+def faces(n: int, seed: int = 0, size: int = 32) -> tuple[torch.Tensor, dict]:
     """Draw `n` portraits; returns as `shapes` does, with the names in `FACE_FACTORS`."""
-    return _drawn(_draw_faces, FACE_FACTORS, n, seed)
+    factors = draw_factors("faces", n, seed)
+    return render("faces", factors, size), factors
 
 
-def _drawn(draw, table, n, seed):
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise ValueError(f"n is {n!r}; give a whole number of at least 1")
-    rng = np.random.default_rng(seed)
-    factors = {
-        name: rng.integers(span, size=n) if isinstance(span, int) else rng.uniform(*span, n)
-        for name, span in table.items()
+def draw_factors(name: str, n: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Draw the factors of `n` images of "shapes" or "faces": an array [n] for each."""
+    n, rng = whole_number("n", n, 1), np.random.default_rng(whole_number("seed", seed, 0))
+    return {
+        factor: rng.integers(span, size=n) if isinstance(span, int) else rng.uniform(*span, n)
+        for factor, span in FACTORS[name].items()
     }
-    return _render(draw, factors), factors
 
 
-def _render(draw, factors):
-    n = len(factors["x"])
-    pictures = np.empty((n, 3, SIZE, SIZE), np.uint8)
-    for start in range(0, n, CHUNK):
-        part = slice(start, start + CHUNK)
-        canvas = draw(**{k: v[part, None, None].astype(np.float32) for k, v in factors.items()})
-        pictures[part] = np.clip(canvas, 0, 1) * 255 + 0.5
-    return torch.from_numpy(pictures)
+def render(name: str, factors: dict[str, np.ndarray], size: int = 32) -> torch.Tensor:
+    """Draw the images that belong to `factors`, uint8 [n, 3, size, size]."""
+    n, size = len(factors["x"]), whole_number("size", size, 8)
+    images = np.empty((n, 3, size, size), np.uint8)
+    x = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
+    draw = {"shapes": _draw_shapes, "faces": _draw_faces}[name]
+    step = max(1, CHUNK // size**2)
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        some = {k: v[part, None, None].astype(np.float32) for k, v in factors.items()}
+        images[part] = np.clip(draw((x, x[:, None]), **some), 0, 1) * 255 + 0.5
+    return torch.from_numpy(images)
 
 
 def _colour(palette, place):
@@ -103,21 +108,21 @@ def _cos_sin(angle):
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
-def _backdrop(colour, light):
+def _backdrop(xy, colour, light):
     cos, sin = _cos_sin(light)
-    return colour * (0.93 + 0.13 * (sin * X - cos * Y))[:, None]
+    return colour * (0.93 + 0.13 * (sin * xy[0] - cos * xy[1]))[:, None]
 
 
-def _paint(canvas, colour, distance, softness=1, opacity=1):
-    """Lay `colour` over `canvas` in place where `distance` is negative, the edge `softness` px."""
-    cover = np.clip(0.5 - distance * (SIZE / 2 / softness), 0, 1) * opacity
+def _paint(canvas, colour, distance, edge, opacity=1):
+    """Lay `colour` over `canvas` in place where `distance` is negative, the edge `edge` wide."""
+    cover = np.clip(0.5 - distance * (1 / edge), 0, 1) * opacity
     canvas += cover[:, None] * (colour - canvas)
 
 
-def _local(x, y, size, angle):
+def _local(xy, x, y, size, angle):
     """Coordinates of every pixel in an object's own frame."""
     cos, sin = _cos_sin(angle)
-    u, v = (X - x) / size, (Y - y) / size
+    u, v = (xy[0] - x) / size, (xy[1] - y) / size
     return cos * u + sin * v, cos * v - sin * u
 
 
@@ -159,12 +164,13 @@ OUTLINES = {
 }
 
 
-def _draw_shapes(kind, hue, x, y, size, angle, light, background):
+def _draw_shapes(xy, kind, hue, x, y, size, angle, light, background):
     cos, sin = _cos_sin(light)
-    canvas = _backdrop(_colour(BACKDROPS, background), light)
+    pixel = 2 / xy[0].size
+    canvas = _backdrop(xy, _colour(BACKDROPS, background), light)
 
     def distance(x, y):
-        u, v = _local(x, y, size, angle)
+        u, v = _local(xy, x, y, size, angle)
         d = np.empty_like(u)
         for index, name in enumerate(KINDS):
             some = kind.ravel() == index
@@ -172,25 +178,26 @@ def _draw_shapes(kind, hue, x, y, size, angle, light, background):
         return d * size
 
     d = distance(x, y)
-    _paint(canvas, canvas * 0.55, distance(x - 0.13 * sin, y + 0.13 * cos), 3)
+    _paint(canvas, canvas * 0.55, distance(x - 0.13 * sin, y + 0.13 * cos), max(SOFT, pixel))
     colour = _colour(HUES, hue * (len(HUES) - 1))
-    _paint(canvas, colour * 0.5, d)
-    lit = 0.97 + 0.42 / size * ((X - x) * sin - (Y - y) * cos)
-    _paint(canvas, colour * lit[:, None], d + 0.07)
+    _paint(canvas, colour * 0.5, d, pixel)
+    lit = 0.97 + 0.42 / size * ((xy[0] - x) * sin - (xy[1] - y) * cos)
+    _paint(canvas, colour * lit[:, None], d + 0.07, pixel)
     return canvas
 
 
 def _draw_faces(
-    skin, hair, style, fringe, eyes, smile, glasses, shirt, x, y, size, tilt, light, background
+    xy, skin, hair, style, fringe, eyes, smile, glasses, shirt, x, y, size, tilt, light, background
 ):
-    picture = canvas = _backdrop(_colour(WALLS, background), light)
+    side, pixel = xy[0].size, 2 / xy[0].size
+    image = canvas = _backdrop(xy, _colour(WALLS, background), light)
     hair, shirt = _colour(HAIRS, hair), _colour(SHIRTS, shirt)
     skin = _colour(SKINS, skin * (len(SKINS) - 1))
-    u, v = _local(x, y, size, tilt)
+    u, v = _local(xy, x, y, size, tilt)
     lit = (1 + 0.2 * light * u - 0.06 * v)[:, None]
 
-    def paint(colour, distance, **how):
-        _paint(canvas, colour, distance * size, **how)
+    def paint(colour, distance, edge=0, opacity=1):
+        _paint(canvas, colour, distance * size, max(edge, pixel), opacity)
 
     curls = 0.1 * (abs(4 * u % 1 - 0.5) + abs(4 * v % 1 - 0.5))
     bulk = [  # one for each style
@@ -201,7 +208,7 @@ def _draw_faces(
     ]
     paint(hair * 0.75 * lit, np.choose(style.astype(int), bulk))
     paint(skin * 0.75, np.maximum(abs(u) - 0.3, abs(v - 0.9) - 0.5))
-    _paint(canvas, shirt * lit, _ellipse(X - x, Y - 1.3, 0.85, 0.52))
+    _paint(canvas, shirt * lit, _ellipse(xy[0] - x, xy[1] - 1.3, 0.85, 0.52), pixel)
     paint(skin * 0.9 * lit, _ellipse(abs(u) - 0.8, v - 0.1, 0.14, 0.2))
     paint(skin * lit, _ellipse(u, v, 0.8, 1))
     hairline = 0.8 * (v + 0.52 - fringe * u - 0.75 * u * u)
@@ -210,12 +217,12 @@ def _draw_faces(
     gloss = abs(hairline + 0.28 + 0.1 * light * u) - 0.05
     paint(hair * 1.2 + 0.06, np.maximum(abs(u) - 0.5, gloss))
 
-    # The features lie well inside the picture, and a smaller window is drawn faster.
-    window = np.s_[..., 8:28, 4:28]
+    # The features lie well inside the image, and a smaller window is drawn faster.
+    window = np.s_[..., side // 4 : side - side // 8, side // 8 : side - side // 8]
     canvas, u, v, lit = canvas[window], u[window], v[window], lit[window]
     w = abs(u)
     blush = skin * np.float32([1.02, 0.72, 0.7])[:, None, None]
-    paint(blush, _ellipse(w - 0.48, v - 0.42, 0.18, 0.14), softness=3, opacity=0.7)
+    paint(blush, _ellipse(w - 0.48, v - 0.42, 0.18, 0.14), SOFT, 0.7)
     paint(skin * 0.8 * lit, _ellipse(u, v - 0.32, 0.1, 0.12))
     paint(np.float32(0.97), _ellipse(w - 0.34, v - 0.06, 0.2, 0.16))
     paint(_colour(IRISES, eyes), _ellipse(w - 0.33, v - 0.06, 0.12, 0.14))
@@ -227,4 +234,4 @@ def _draw_faces(
     frame = abs(_ellipse(w - 0.36, v - 0.06, 0.28, 0.27)) - 0.05
     bridge = np.maximum(abs(v) - 0.04, w - 0.1)
     paint(np.float32(0.13), np.minimum(frame, bridge), opacity=glasses)
-    return picture
+    return image

@@ -1,0 +1,1 @@
+"""What `make` runs: the list of runs, the engine, the pages, publishing."""

@@ -1,0 +1,42 @@
+"""`python -m study report` (or `study`, `gallery`, `publish`): what the Makefile calls."""
+
+import os
+import sys
+from functools import partial
+
+from rich.console import Console
+
+OF_THE_STUDY = {"dataset": "cifar10", "faces": "celeba", "seeds": (0, 1, 2)}
+
+
+def main(command: str) -> int:
+    """Carry out one command; return the exit code."""
+    try:
+        # Imported here, since workers import this module too, and should be quick to start.
+        with Console().status("starting"):
+            from study import pages, publish
+            from study.runs import Settings
+            from vae_core.storage import in_one_line
+
+        commands = {
+            "report": pages.report,
+            "study": partial(pages.report, all_seeds=True),
+            "gallery": publish.gallery,
+            "publish": publish.publish,
+        }
+        defaults = OF_THE_STUDY if command in ("study", "publish") else {}
+        return commands[command](Settings.from_environment(**defaults)) or 0
+    except (ValueError, OSError) as error:
+        print(f"error: {in_one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    code = main(*sys.argv[1:])
+    if code == 130:
+        sys.stderr.flush()
+        os._exit(code)  # kernels end with this process; their threads would be waited for
+    sys.exit(code)

@@ -1,0 +1,86 @@
+"""What goes on while runs are computed: said on a terminal, in a file, in a CI's log."""
+
+import time
+from threading import Event, Thread
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+MINUTE = 60
+
+
+class Board:
+    """Moving lines on a terminal; elsewhere a line for each finished run and one a minute.
+
+    Args:
+        labels: what people call the runs, which are told apart by their place in it.
+    """
+
+    def __init__(self, labels: list[str], console: Console):
+        self.labels, self.console = labels, console
+        self.running, self.left, self.whole, self.workers, self.said = {}, {}, {}, {}, set()
+        self.finished, self.began, self.ended = 0, time.monotonic(), Event()
+        self.live = Live(self, console=console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> "Board":
+        if self.console.is_terminal:
+            self.live.start()
+        else:
+            Thread(target=self._each_minute, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.live.stop()
+
+    def __rich__(self) -> Text:
+        return Text("\n".join(self.lines()), no_wrap=True, overflow="ellipsis")
+
+    def _each_minute(self):
+        while not self.ended.wait(MINUTE):
+            self.say("; ".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """One line for the whole, with the time that is left, and one for each training."""
+        elapsed, left = time.monotonic() - self.began, list(self.left.values())
+        whole = f"{self.finished} of {len(self.labels)} runs in {_clock(elapsed)}"
+        if left:
+            waiting = len(self.labels) - self.finished - len(left)
+            expected = sum(left) + waiting * sum(self.whole.values()) / len(self.whole)
+            whole += f", about {_clock(max(*left, expected / len(self.running)))} left"
+        return [whole, *self.running.values()]
+
+    def say(self, text: str):
+        """Print a line, the same one once."""
+        if text not in self.said:
+            self.said.add(text)
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def hear(self, run, worker="", said="", epoch=0, epochs=0, loss=0.0, seconds=0.0):
+        """Show what a run tells: a line of text, that it starts, or an epoch and its seconds."""
+        label, before = self.labels[run], self.workers.get(run, worker)
+        self.workers[run] = worker
+        if worker != before:
+            self.say(f"{label}: goes on at {worker}, because {before} is gone")
+        if said:
+            self.say(f"{label}: {said}")
+        elif not epoch:
+            self.running.setdefault(run, f"{label}: starts")
+        else:
+            self.left[run], self.whole[run] = (epochs - epoch) * seconds, epochs * seconds
+            news = f"epoch {epoch} of {epochs}, loss {loss:.2f}, {_clock(self.left[run])} left"
+            self.running[run] = f"{label}: {news}"
+
+    def finish(self, run: int, row: dict | None, error: str | None):
+        """Say what became of a run."""
+        self.finished += 1
+        news = error or f"{row['epochs']} epochs, test loss {row['test_loss']:.2f}"
+        news += " (was there)" * (error is None and run not in self.whole)
+        self.running.pop(run, None)
+        self.left.pop(run, None)
+        self.say(f"[{self.finished}/{len(self.labels)}] {self.labels[run]}: {news}")
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

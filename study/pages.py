@@ -1,0 +1,252 @@
+"""Notebooks are executed and become pages that need no network; `index.html` leads to them."""
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import torch
+from dask.system import CPU_COUNT
+from jinja2 import Environment, PackageLoader, select_autoescape
+from latex2mathml.converter import convert
+from nbclient.exceptions import DeadKernelError
+from nbconvert import HTMLExporter
+from nbconvert.filters import strip_ansi
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from papermill.exceptions import PapermillExecutionError
+from rich.console import Console
+from traitlets.config import Config
+
+import vae_core
+from study import engine, runs
+from study.runs import Page, Settings, Task
+from vae_core.checkpoints import RUN
+from vae_core.data import DatasetMissing
+from vae_core.storage import PROJECT, in_one_line, write
+from vae_core.tables import write_results
+
+MARK = ".made-by-make-report"
+KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
+# Maths stands between dollars, but not in code.
+MATHS = re.compile(r"(`+).+?\1|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What became of a page: "done", "failed" or "skipped", why, and the executed notebook."""
+
+    page: Page
+    state: str
+    reason: str = ""
+    notebook: nbformat.NotebookNode | None = None
+
+
+def claim(report: Path) -> None:
+    """Make a folder the report's own; raises ValueError where something else is in it."""
+    if not (report / MARK).exists():
+        if report.exists() and (not report.is_dir() or any(report.iterdir())):
+            raise ValueError(
+                f"{report} holds something that make report has not made; name another folder "
+                "with REPORT=, or move what is there"
+            )
+        write(report / MARK, "make clean removes the folder report/ while this file is in it\n")
+
+
+def report(settings: Settings, all_seeds: bool = False) -> int:
+    """Train what is not there yet, execute the notebooks, write the pages; return the exit code."""
+    claim(settings.report)
+    tasks, absent = [], {}
+    with Console().status("loading the data sets"):
+        for task in runs.study_tasks(settings):
+            try:
+                tasks += [task] if task.dataset not in absent and task.arguments else []
+            except DatasetMissing as error:
+                absent[task.dataset] = in_one_line(error)
+                print(f"without {task.dataset}: {absent[task.dataset]}", file=sys.stderr)
+    if all_seeds and settings.dataset in absent:
+        return 1
+    if settings.retrain:
+        runs.begin_anew(tasks, settings.checkpoints)
+    records = {task: _record(task, settings) for task in tasks}
+    waiting = [task for task in tasks if not records[task]]
+    if all_seeds:
+        left = runs.estimate(waiting, settings) if waiting else "nothing to train"
+        print(f"{len(tasks)} runs, {len(waiting)} of them to be trained: {left}", flush=True)
+    asked = tasks if all_seeds else waiting
+    outcomes = engine.run_all(asked, settings) if asked else []
+    records |= {task: _record(task, settings) for task in waiting}
+    if all_seeds:
+        table = settings.report / "results.csv"
+        write_results(table, [outcome.row for outcome in outcomes if outcome.row])
+        print(f"the results are in {table}", flush=True)
+    errors = {outcome.task: outcome.error for outcome in outcomes if outcome.error}
+    shown = _pages(settings, absent, errors, records)
+    runs.end_anew(settings.checkpoints)
+    print(f"the report is {settings.report / 'index.html'}")
+    failed = errors or any(one.state == "failed" for one in shown)
+    return int(bool(failed or settings.dataset in absent))
+
+
+def _record(task: Task, settings: Settings) -> bytes:
+    run = task.finished(settings.checkpoints)
+    return (run.folder / RUN).read_bytes() if run else b""
+
+
+def _pages(settings: Settings, absent: dict, errors: dict, records: dict) -> list[Shown]:
+    """Execute what is not up to date, and write all pages.
+
+    Given are what to do about data sets by name, why tasks failed, and their `run.json`.
+    """
+    sources = [*Path(vae_core.__file__).parent.rglob("*.py"), *PROJECT.glob("figures/results.csv")]
+    sources += settings.checkpoints.glob(f"published/*/*/{RUN}")
+    code = [path.read_bytes() for path in sorted(sources)]
+    shown, waiting = {}, []
+    for page in runs.pages(settings):
+        broken = [f"{task.label}: {errors[task]}" for task in page.tasks if task in errors]
+        if page.parameters["dataset"] in absent:
+            shown[page.name] = Shown(page, "skipped", absent[page.parameters["dataset"]])
+        elif broken:
+            shown[page.name] = Shown(page, "failed", broken[0])
+        else:
+            # Taken before the execution: what changes meanwhile makes the page out of date.
+            parts = [page.notebook.read_bytes(), json.dumps(page.parameters).encode(), *code]
+            parts += [records[task] for task in page.tasks]
+            made_of = hashlib.sha256(b"\0".join(parts)).hexdigest()
+            try:
+                notebook = nbformat.read(settings.report / f"{page.name}.ipynb", as_version=4)
+                current = notebook.metadata["made_of"] == made_of
+            except Exception:  # missing or damaged, the answer is to execute it again
+                current = False
+            shown[page.name] = Shown(page, "done", "", notebook) if current else None
+            waiting += [] if current else [(page, parts[0], made_of)]
+    shown |= {one.page.name: one for one in _execute_all(waiting, settings)}
+    _write_pages(settings.report, list(shown.values()))
+    return list(shown.values())
+
+
+def _execute_all(waiting: list[tuple], settings: Settings) -> Iterator[Shown]:
+    """Execute notebooks, each in a kernel of one thread; yield and print what became of them."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    console, cells = Console(markup=False, highlight=False, soft_wrap=True), {}
+    pool = ThreadPoolExecutor(settings.workers or CPU_COUNT)
+    with console.status("executing notebooks") as live:
+
+        def on_cell(name: str, number: int, of: int) -> None:
+            cells[name] = f"{name}: cell {number} of {of}"
+            live.update(", ".join(cells.values()))
+
+        try:
+            pending = {pool.submit(execute, *one, settings.report, on_cell) for one in waiting}
+            while pending:
+                done, pending = wait(pending, timeout=60, return_when=FIRST_COMPLETED)
+                for one in (future.result() for future in done):
+                    cells.pop(one.page.name, None)
+                    live.update(", ".join(cells.values()))
+                    number = f"[{len(waiting) - len(pending)}/{len(waiting)}]"
+                    console.print(f"{number} {one.page.name} {one.state} {one.reason}".rstrip())
+                    yield one
+                if not (done or console.is_terminal):
+                    console.print(", ".join(cells.values()))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def execute(
+    page: Page, source: bytes, made_of: str, report: Path, on_cell: Callable[[str, int, int], None]
+) -> Shown:
+    """Execute a notebook with the page's parameters; say what became of it.
+
+    `<name>.ipynb` appears only when every cell ran; otherwise there are `<name>.failed.ipynb` and
+    `<name>.log`, and a page whose data set is missing counts as skipped. `on_cell` is called with
+    the page's name and the numbers of a cell and of all before each.
+    """
+    executed, running, failed = (
+        report / f"{page.name}{kind}.ipynb" for kind in ("", ".running", ".failed")
+    )
+    log = report / f"{page.name}.log"
+    place = str(running).replace("{", "{{").replace("}", "}}")  # papermill formats its paths
+    state, trace = "failed", ""
+    try:
+        notebook = jupytext.reads(source.decode(), fmt="py:percent")
+        notebook.metadata |= {"kernelspec": KERNEL, "made_of": made_of}
+        nbformat.write(notebook, running)
+        known, of = papermill.inspect_notebook(place), len(notebook.cells) + 1
+        if unknown := sorted(page.parameters.keys() - known.keys()):
+            raise ValueError(f"its cell tagged 'parameters' lacks {unknown[0]!r}; write it there")
+        notebook = papermill.execute_notebook(
+            place,
+            place,
+            page.parameters,
+            progress_bar=False,
+            resources={"metadata": {"path": str(page.notebook.parent)}},
+            on_cell_start=lambda cell, cell_index: on_cell(page.name, cell_index + 1, of),
+        )
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        if any(output.output_type == "error" for output in outputs):  # papermill allows sys.exit()
+            raise ValueError("a cell ended the notebook")
+        running.replace(executed)
+        failed.unlink(missing_ok=True)
+        log.unlink(missing_ok=True)
+        return Shown(page, "done", "", notebook)
+    except PapermillExecutionError as error:
+        state = "skipped" if error.ename == "DatasetMissing" else "failed"
+        reason = f"cell {error.exec_count}: {error.ename}: {in_one_line(error.evalue)}"
+        trace = strip_ansi("\n".join(error.traceback))
+    except DeadKernelError:
+        reason = "the kernel died (out of memory, perhaps)"
+    except Exception as error:  # jupytext, YAML and papermill have no errors in common
+        reason = in_one_line(error)
+    executed.unlink(missing_ok=True)
+    if running.exists():
+        running.replace(failed)
+    write(log, trace or reason)
+    return Shown(page, state, reason)
+
+
+def _write_pages(report: Path, shown: list[Shown]) -> None:
+    page, index = map(TEMPLATES.get_template, ("page.html.j2", "index.html.j2"))
+    done = [one.page.name for one in shown if one.notebook]
+    for one in shown:
+        path = report / f"{one.page.name}.html"
+        if one.notebook:
+            body, _ = EXPORTER.from_notebook_node(one.notebook)
+            write(path, page.render(name=one.page.name, done=done, body=body))
+        else:
+            path.unlink(missing_ok=True)
+    versions = f"vae_core {vae_core.__version__}, torch {torch.__version__}"
+    write(report / "index.html", index.render(shown=shown, versions=versions, now=datetime.now()))
+
+
+def _mathml(found: re.Match) -> str:
+    formula, display = found["block"] or found["inline"], "block" if found["block"] else "inline"
+    try:
+        return convert(formula, display=display) if formula else found[0]
+    except Exception:  # latex2mathml promises none; what it cannot set stays as it was written
+        return found[0]
+
+
+def _markdown(text: str) -> str:
+    # Anchors would make headings pass through an XML parser, which breaks the maths in them.
+    renderer = IPythonRenderer(escape=False, exclude_anchor_links=True)
+    return MarkdownWithMath(renderer=renderer).render(MATHS.sub(_mathml, text))
+
+
+TEMPLATES = Environment(
+    loader=PackageLoader("study"), autoescape=select_autoescape(["html.j2"]), trim_blocks=True
+)
+TEMPLATES.filters["markdown"] = _markdown
+# A page shows the parameters that were used, not those that stand in the notebook.
+EXPORTER = HTMLExporter(
+    template_name="basic",
+    filters={"markdown2html": _markdown},
+    config=Config(TagRemovePreprocessor={"enabled": True, "remove_cell_tags": ["parameters"]}),
+)

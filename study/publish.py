@@ -1,0 +1,155 @@
+"""From the study's results to what the repository shows: weights, figures, the README's numbers."""
+
+import copy
+import shutil
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+
+from study.pages import TEMPLATES, claim
+from study.runs import Settings, Task, study_tasks
+from vae_core import __version__, figures, tables
+from vae_core.checkpoints import Run, write_run
+from vae_core.evaluation import evaluate
+from vae_core.experiment import published_runs, set_aside, training_code
+from vae_core.latent import imagine
+from vae_core.models import MODELS
+from vae_core.storage import PROJECT, write, writing
+
+FIGURES = PROJECT / "figures"
+README = PROJECT / "README.md"
+BEGIN, END = "<!-- {}: make publish writes this -->", "<!-- end of {} -->"
+# How much lower a CVAE's loss is on CIFAR-10 (JPEG) than on the genuine images; data/README.md.
+JPEG_EFFECT = 1.2
+ROUNDING_LIMIT = 0.05  # of the test loss, in nats per image
+
+
+def publish(settings: Settings) -> None:
+    """Bring weights, figures, results and the README up to date: all of them, or nothing.
+
+    With `settings.results`, the table of a study with these settings, the runs of its first seed
+    are published; without it, the published ones are shown again. Raises ValueError or
+    FileNotFoundError where the two do not fit, a run is missing, or rounding loses too much.
+    """
+    table, published = FIGURES / "results.csv", settings.checkpoints / "published"
+    results = tables.read_results(settings.results or table)
+    with TemporaryDirectory(prefix=".publishing-", dir=settings.checkpoints) as folder:
+        aside = Path(folder)
+        if published.exists():
+            shutil.copytree(published, aside / "published")
+        for task in study_tasks(settings) if settings.results else ():
+            if task.seed == settings.seed:
+                _publish_run(task, settings, aside / "published", results)
+        readme = with_results(README.read_text(encoding="utf-8"), results_section(results))
+        drawn = draw_gallery(aside / "figures", aside)
+        if settings.results:
+            if published.exists():
+                print(f"what was published is kept as {set_aside(published)}")
+            (aside / "published").rename(published)
+            tables.write_results(table, results.to_dict("records"))
+        for path in drawn:
+            write(FIGURES / path.name, path.read_bytes())
+        write(README, readme)
+
+
+def _publish_run(task: Task, settings: Settings, folder: Path, results: pd.DataFrame) -> None:
+    """Write a run with rounded weights below `folder`, unless it is a published one."""
+    run = task.finished(settings.checkpoints)
+    if run is None:
+        raise FileNotFoundError(f"{task.label} is not trained; make study with these settings")
+    published = run.record["published"] or _write_rounded(task, run, folder)
+    identity = {**vars(run.config), "params": task.params, "dataset": run.dataset["folder"]}
+    rows = (results[tables.IDENTITY] == [identity[name] for name in tables.IDENTITY]).all(axis=1)
+    if not rows.any():
+        raise ValueError(f"{settings.results} has no {task.label}; give the settings of its study")
+    results.loc[rows, "rounding"] = published["rounding"]
+
+
+def _write_rounded(task: Task, run: Run, folder: Path) -> dict[str, Any]:
+    config, test = run.config, task.arguments["dataset"].test
+    for precision in (torch.bfloat16, torch.float16):  # the former takes less room in git
+        model = copy.deepcopy(run.model).to(precision).float()
+        rounded = evaluate(model, test, beta=config.beta, reduction=config.reduction)
+        change = rounded["loss"] - run.summary["test"]["loss"]
+        if abs(change) <= ROUNDING_LIMIT:
+            break
+    else:
+        raise ValueError(f"rounded weights change the test loss of {task.label} by {change:.3f}")
+    published = {"version": __version__, "date": f"{date.today():%Y-%m-%d}"}
+    published |= {"weights": str(precision).removeprefix("torch."), "rounding": round(change, 5)}
+    published |= {"code": training_code(type(model))}
+    place = folder / run.dataset["name"] / run.folder.name
+    shutil.rmtree(place, ignore_errors=True)
+    record = {**run.record, "published": published}
+    write_run(place, model, run.history, config, run.dataset, run.summary, record, precision)
+    return published
+
+
+def results_section(results: pd.DataFrame) -> str:
+    """Say in Markdown what the results are; a ValueError says which model they lack."""
+    balanced = tables.with_the_studys_loss(results)
+    fc = balanced[balanced["model"] == "fc"]
+    if fc.empty or "conv" not in set(balanced["model"]):
+        raise ValueError("the results lack one of the two models; take those of make study")
+    studied = balanced[balanced["params"].isin(fc["params"])]
+    of_both = studied["dataset"] == fc["dataset"].iloc[0]
+    published = pd.DataFrame(tables.PUBLISHED, ["stop", "loss"]).T
+    return TEMPLATES.get_template("results.md.j2").render(
+        results=results,
+        compared=studied[of_both],
+        faces=studied[~of_both],
+        published=published.rename_axis(["params", "model"]),
+        jpeg_effect=JPEG_EFFECT,
+        tables=tables,
+        models=MODELS,
+    )
+
+
+def with_results(readme: str, section: str) -> str:
+    """Return the README's text with the answer, the first paragraph, and the results after it."""
+    for name, text in zip(("answer", "results"), section.strip().split("\n\n", 1), strict=True):
+        before, begin, rest = readme.partition(BEGIN.format(name))
+        _, end, after = rest.partition(END.format(name))
+        if not begin or not end:
+            raise ValueError(f"the README lacks the marks of {name}: {BEGIN}, {END}; put them back")
+        readme = f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}"
+    return readme
+
+
+def gallery(settings: Settings) -> None:
+    """Draw what the published runs imagine into the report's folder."""
+    claim(settings.report)
+    print(*draw_gallery(settings.report / "gallery", settings.checkpoints), sep="\n")
+
+
+def draw_gallery(folder: Path, checkpoints: Path) -> list[Path]:
+    """Draw the published runs of each data set into `<data set>-samples.png` and so on."""
+    datasets: dict[str, dict[str, Run]] = {}
+    for run in published_runs(checkpoints):
+        config = run.config
+        if (config.beta, config.reduction) == (1, "sum") and config.params.name in Settings.sets:
+            label = f"{config.params.name} {run.model.title}"
+            datasets.setdefault(run.dataset["name"], {})[label] = run
+    drawn = []
+    for name, runs in datasets.items():
+        models = {label: run.model for label, run in runs.items()}
+        one, title = len(runs) == 1, next(iter(runs.values())).dataset["title"]
+        of = f"{next(iter(runs)) if one else 'models'} trained on {title}"
+        draws = f"Decoded draws from the prior, {of}"
+        lines = f"Straight lines between two draws from the prior, {of}"
+        grid = one and figures.image_grid(imagine(*models.values(), 36), draws, 12)
+        for kind, figure in (
+            ("samples", grid or figures.samples(models, draws, 12)),
+            ("interpolation", figures.interpolations(models, lines, pairs=6 if one else 1)),
+            ("curves", figures.loss_curves(runs, f"Validation loss on {title}", training=False)),
+        ):
+            drawn.append(folder / f"{name}-{kind}.png")
+            with writing(drawn[-1]) as file, plt.rc_context(figures.STYLE):
+                figure.savefig(file, format="png")
+            plt.close(figure)
+    return drawn

@@ -1,0 +1,229 @@
+import io
+import itertools
+import os
+import re
+import struct
+import time
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageOps
+from test_data import PAGE, TEN, encoded, folder_of, image, numbers, refused, root, sizes, zip_of
+
+from vae_core.data import files, load_dataset
+
+assert root  # a fixture
+
+
+def decode(image, extension="png", size=32, **options):
+    return files.decode(encoded(image, extension, **options), size, []).transpose(1, 2, 0)
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+
+def test_the_centre_is_cropped_and_resized_with_antialiasing():
+    small = Image.fromarray(NOISE[:32, :32])
+    for extension in ("png", "bmp", "tiff"):
+        assert (decode(small, extension) == NOISE[:32, :32]).all()
+    for size in ((96, 32), (32, 96)):
+        wide = Image.new("RGB", size, "black")
+        left, top = (size[0] - 32) // 2, (size[1] - 32) // 2
+        ImageDraw.Draw(wide).rectangle((left, top, left + 31, top + 31), "lime")
+        assert (decode(wide) == (0, 255, 0)).all()
+    checks = (np.indices((320, 320)).sum(0) % 2 * 255).astype(np.uint8)
+    for size in (32, 48):
+        assert abs(decode(Image.fromarray(checks), size=size).astype(int) - 127).max() <= 5
+    assert (decode(Image.new("RGB", (5, 9), (1, 2, 3)), size=64) == (1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("extension", ["png", "webp", "tiff"])
+def test_photographs_are_turned_upright(orientation, extension):
+    sideways, exif = Image.fromarray(NOISE[:40, :64]), Image.Exif()
+    exif[0x0112] = orientation
+    options = {"exif": exif} | ({"lossless": True} if extension == "webp" else {})
+    with Image.open(io.BytesIO(encoded(sideways, extension, **options))) as stored:
+        upright = ImageOps.exif_transpose(stored)
+    assert (decode(sideways, extension, **options) == decode(upright)).all()
+    assert (orientation == 1) == (decode(upright) == decode(sideways)).all()
+
+
+def solid(mode, colour):
+    return Image.new(mode, (40, 40), colour)
+
+
+INDEXED, RED, BLUE = solid("P", 1), solid("RGB", "red"), solid("RGB", "blue")
+INDEXED.putpalette([10, 20, 30, 200, 100, 50])
+CYAN, FRAMES = (0, 255, 255, 0), {"save_all": True, "append_images": [BLUE]}
+
+
+@pytest.mark.parametrize(
+    ("image", "extension", "options", "expected"),
+    [
+        (solid("L", 77), "png", {}, (77, 77, 77)),
+        (solid("1", 1), "png", {}, (255, 255, 255)),
+        (solid("I;16", 0x8080), "png", {}, (128, 128, 128)),
+        (solid("I;16", 0x8080), "tiff", {}, (128, 128, 128)),
+        (solid("I", 65_535), "tiff", {}, (255, 255, 255)),
+        (INDEXED, "png", {}, (200, 100, 50)),
+        (INDEXED, "png", {"transparency": 1}, (255, 255, 255)),
+        (solid("RGBA", (255, 0, 0, 128)), "png", {}, (255, 127, 127)),
+        (solid("LA", (0, 0)), "png", {}, (255, 255, 255)),
+        (solid("CMYK", CYAN), "jpeg", {"quality": 100}, (254, 0, 0)),
+        (RED, "gif", FRAMES, (255, 0, 0)),
+        (RED, "tiff", FRAMES, (255, 0, 0)),
+        (BLUE, "webp", {"lossless": True}, (0, 0, 255)),
+        (BLUE, "avif", {"quality": 100}, (0, 0, 255)),
+        (BLUE, "jpeg2000", {}, (0, 0, 255)),
+        (RED, "ppm", {}, (255, 0, 0)),
+    ],
+)
+def test_modes_and_formats(image, extension, options, expected):
+    assert abs(decode(image, extension, **options).astype(int) - expected).max() <= 2
+
+
+def png(width, height, bits, colours, rows, change=0):
+    """A PNG; `change` spoils the checksum of its values."""
+
+    def chunk(kind, content, change=0):
+        crc = zlib.crc32(kind + content) ^ change
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0))
+    values = chunk(b"IDAT", zlib.compress(rows), change)
+    return b"\x89PNG\r\n\x1a\n" + header + values + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("brightest", [65_535, 4095, 1023])
+def test_sixteen_bits_of_which_few_are_used_are_refused(tmp_path, root, channels, brightest):
+    def deep(value):
+        row = b"\0" + struct.pack(">H", value) * (40 * channels)
+        return png(40, 40, 16, channels & 2, row * 40)
+
+    images = {f"{n}.png": deep(brightest * (n + 1) // 12) for n in range(12)}
+    path = folder_of(tmp_path / "a", images)
+    if brightest == 65_535:
+        assert load_dataset(path, root).train.max() > 200
+    else:
+        message = refused(ValueError, path, root)
+        assert "12 images have 16 bits, but no value above" in message and "black" in message
+        assert not list((root / "cache").glob("*.u8"))
+
+
+@pytest.mark.parametrize("make", [zip_of, folder_of])
+def test_what_is_no_image_is_named_or_known_to_be_none(tmp_path, root, make, capsys):
+    kinds = {"a.jfif": "png", "b": "webp", "c.unknown": "gif", "d.PNG": "png", "e.Jpe": "bmp"}
+    names = {name: image(n, kind) for n, (name, kind) in enumerate(kinds.items())}
+    names |= {f"{n}.png": image(n) for n in range(5, 10)} | {"z.npy": b"P", "README": b"P5 is"}
+    silent = ["notes.txt", "labels.csv", "x.json", "README.md", "Thumbs.db", "desktop.ini"]
+    silent += [".hidden.png", "__MACOSX/a.png", ".git/b.png", "deep/.DS_Store"]
+    names |= dict.fromkeys(silent, b"") | {f"{n:02d}.heic": b"\0\0\0\x18ftyp" for n in range(11)}
+    found = numbers(load_dataset(make(tmp_path / "mine.zip", names), root))
+    assert sorted(itertools.chain(*found)) == list(range(10))
+    said = capsys.readouterr().err.splitlines()[0]
+    assert "mine.zip: 13 of 23 files are no images that can be read here: 00.heic, 01" in said
+    assert said.count("heic") == 10 and "… ; convert" not in said and "JPEG or PNG" in said
+
+
+def test_links_are_followed_and_a_circle_ends(tmp_path, root):
+    elsewhere = folder_of(tmp_path / "elsewhere", TEN)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "train").symlink_to(elsewhere)
+    (elsewhere / "up").symlink_to(tmp_path / "a")
+    assert sizes(load_dataset(tmp_path / "a", root)) == [7, 1, 2]
+
+
+WRECKS = {
+    "empty": b"",
+    "text": b"this is no image",
+    "truncated": encoded(Image.fromarray(NOISE))[:3000],
+    "truncated-jpeg": encoded(Image.fromarray(NOISE), "jpeg")[:1500],
+    "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
+    "format-nobody-asked-for": encoded(Image.fromarray(NOISE), "pcx"),
+    "no-known-white": encoded(solid("F", 0.5), "tiff"),
+    "beyond-16-bits": encoded(solid("I", 70_000), "tiff"),
+    "wrong-checksum": png(32, 32, 8, 2, bytes(range(97)) * 32, change=1),
+    "warned-bomb": png(10_000, 9_500, 8, 2, b""),
+    "bomb": png(8_001, 8_000, 8, 2, b""),
+    "huge-bomb": png(2**30, 2**30, 8, 2, b""),
+}
+
+
+@pytest.mark.parametrize("kind", WRECKS)
+@pytest.mark.parametrize("make", [zip_of, folder_of])
+def test_bad_image_is_named(tmp_path, root, kind, make, recwarn):
+    images = {f"{n}.png": image(n) for n in range(12)} | {f"{kind}.jpg": WRECKS[kind]}
+    message = refused(ValueError, make(tmp_path / "a.zip", images), root)
+    assert f"a.zip: 1 of 13 images cannot be read: {kind}.jpg (" in message
+    assert ("at most 64,000,000" in message) == (kind in ("bomb", "warned-bomb"))
+    assert {file.suffix for file in (root / "cache").iterdir()} == {".lock"}
+    assert not list(recwarn)
+
+
+def test_many_bad_images_are_counted_and_ten_are_named(tmp_path, root):
+    names = {f"{n:02d}.png": image(n) if n < 9 else b"" for n in range(20)}
+    message = refused(ValueError, zip_of(tmp_path / "a.zip", names), root)
+    assert "11 of 20 images" in message and message.count("not an image") == 10
+    assert "18.png (not an image) …" in message
+
+
+def changed(at, value):
+    """Change an entry of the zip's directory."""
+    entry = re.compile(b"(PK\1\2.{%d}).{%d}" % (at - 4, len(value)), re.S)
+    return lambda content: entry.sub(b"\\1" + value, content, count=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("a.zip", lambda content: content[:-300], "not a whole zip file; copy or download it"),
+        ("a.zip", lambda content: content[:400], "not a whole zip"),
+        ("a.zip", lambda content: content[300:], "0.png"),
+        ("a.zip", lambda content: b"\0" * 500, "not a whole zip"),
+        ("a.zip", lambda content: b"", "not a whole zip"),
+        ("a.tar.gz", lambda content: b"\x1f\x8b" * 99, "not a whole zip file; unpack it first"),
+        ("a.zip", lambda content: PAGE, "saved web page"),
+        ("a.zip", changed(8, b"\1"), "is encrypted"),
+        ("a.zip", changed(16, b"\0"), "1 of 10 images cannot be read: 0.png"),
+        ("a.zip", changed(24, b"\0\0\0\x40"), "1,073,741,824 bytes; at most 268,435,456"),
+        ("a.zip", changed(10, b"\x0e"), "0.png is neither stored nor deflated; pack it again"),
+    ],
+)
+def test_bad_zip_is_one_line(tmp_path, root, name, change, expected):
+    path = zip_of(tmp_path / name, TEN, zipfile.ZIP_DEFLATED)
+    path.write_bytes(change(path.read_bytes()))
+    message = refused(ValueError, path, root)
+    assert expected in message and str(path) in message and message.count("cannot be read") == 1
+
+
+def test_pipes_and_dangling_links_are_named(tmp_path, root):
+    os.mkfifo(folder_of(tmp_path / "a", TEN) / "pipe.png")
+    (folder_of(tmp_path / "b", TEN) / "gone.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "c.zip")
+    for path, expected in {"a": "pipe.png is not a regular", "b": "gone.png", "c.zip": ""}.items():
+        message = refused(ValueError, tmp_path / path, root)
+        assert f"{path} cannot be read" in message and expected in message
+
+
+def test_large_images_are_decoded_one_at_a_time(tmp_path, root, monkeypatch):
+    running, most, square = [], [], files._square
+
+    def counted(*given):
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.01)
+        return square(*given) if running.pop() else None
+
+    monkeypatch.setattr(files, "_square", counted)
+    monkeypatch.setattr(files, "TASK", 1)
+    path = folder_of(tmp_path / "a", TEN)
+    load_dataset(path, root)
+    assert max(most) > 1
+    most.clear()
+    monkeypatch.setattr(files, "MAX_PIXELS", 32 * 32)
+    load_dataset(path, root, size=16)
+    assert most == [1] * 10

@@ -1,0 +1,177 @@
+"""What make passes on, calls and removes, in a clone whose path no shell likes."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from vae_core.storage import PROJECT
+
+VICIOUS = [
+    "my faces",
+    "of celeba stars",
+    "it's",
+    'say "so"',
+    "$HOME $x $(touch pwned) ${y}",
+    "a;touch pwned",
+    "`touch pwned`",
+    "a&touch pwned|b>c",
+    "(2) [3] {4}",
+    "50%*?#~!",
+    "back\\slash\\",
+    "new\nline",
+    "猫 Ärger",
+    "-n",
+]
+PYTHON = shlex.quote(sys.executable)
+STUB = """#!/bin/sh
+exec {python} - "$@" << 'END'
+import json, os, sys
+vae = {{name: value for name, value in os.environ.items() if name.startswith("VAE_")}}
+with open("calls", "a", encoding="utf-8") as calls:
+    calls.write(json.dumps([sys.argv[1:], vae]) + "\\n")
+END
+"""
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A clone at a bad place, with an environment whose python notes how it was called."""
+    folder = tmp_path / "a b" / "it's (2) $x;y" / "vae"
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(PROJECT / name, folder)
+    python = folder / ".venv" / "bin" / "python"
+    python.write_text(STUB.format(python=PYTHON))
+    python.chmod(0o755)
+    (folder / ".venv" / ".ready").touch()
+    return folder
+
+
+def make(folder, *arguments, **environment):
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=folder,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def calls(folder):
+    return [json.loads(line) for line in (folder / "calls").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("name", VICIOUS)
+def test_what_a_user_gives_reaches_python_character_for_character(clone, name):
+    done = make(clone, "report", f"DATASET={name}", f"REPORT=x/{name}", FACES=name, SETS="p1 p1")
+    assert done.returncode == 0, done.stderr
+    ((arguments, given),) = calls(clone)
+    assert arguments == ["-m", "study", "report"]
+    given.pop("VAE_PYTHON")
+    expected = {"DATASET": name, "REPORT": f"x/{name}", "FACES": name, "SETS": "p1 p1"}
+    assert given == {f"VAE_{setting}": value for setting, value in expected.items()}
+    assert not list(clone.rglob("pwned"))
+
+
+def test_what_is_not_given_is_not_passed_and_what_is_empty_is(clone):
+    make(clone, "study", "DATASET=")
+    ((_, given),) = calls(clone)
+    assert given == {"VAE_DATASET": "", "VAE_PYTHON": "python3"}
+
+
+@pytest.mark.parametrize("target", ["test", "pair", "reference", "lab", "bench", "gallery"])
+def test_every_tool_is_this_pythons_and_nothing_is_removed(clone, target):
+    neighbour = clone.parent / "neighbour.txt"
+    neighbour.write_text("not yours")
+    before = set(clone.rglob("*"))
+    assert make(clone, "-j4", target).returncode == 0
+    tools = [arguments[1] for arguments, _ in calls(clone) if arguments[0] == "-m"]
+    assert (
+        tools
+        == {
+            "test": ["ruff", "ruff", "pytest", "pytest"],
+            "pair": ["jupytext"],
+            "reference": ["jupytext", "nbconvert"],
+            "lab": ["jupyterlab"],
+            "bench": [],
+            "gallery": ["study"],
+        }[target]
+    )
+    assert set(clone.rglob("*")) == before | {clone / "calls"}
+    assert neighbour.exists()
+
+
+def test_clean_removes_only_what_make_has_made(clone):
+    (clone / "report").mkdir()
+    (clone / "mine").mkdir()
+    assert make(clone, "clean", "REPORT=mine", REPORT="mine").returncode == 0
+    assert (clone / "report").exists() and (clone / "mine").exists()
+    assert not (clone / ".venv").exists()
+    (clone / "report" / ".made-by-make-report").touch()
+    make(clone, "clean")
+    assert not (clone / "report").exists() and (clone / "mine").exists()
+
+
+def test_help_names_every_target(clone):
+    said = make(clone).stdout
+    targets = "help report study gallery publish lab pair reference test bench clean"
+    assert [line.split()[0] for line in said.splitlines()] == targets.split()
+
+
+def test_an_environment_that_cannot_be_built_is_one_line(clone):
+    (clone / ".venv" / ".ready").unlink()
+    python = clone / "old python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    done = make(clone, "report", f"PYTHON={python}")
+    assert done.returncode != 0 and "3.10, 3.11 or 3.12" in done.stdout
+    assert not (clone / "calls").exists()
+
+
+def test_a_copied_clone_runs_its_own_code(clone):
+    """Its environment is copied with it and made by the same recipe."""
+    shutil.rmtree(clone / ".venv")
+    python = clone / "python"  # makes an environment without the packages
+    python.write_text(f'#!/bin/sh\n[ "$2" != venv ] || exec {PYTHON} -m venv --without-pip .venv\n')
+    python.chmod(0o755)
+    (clone / "requirements.txt").write_text("")
+    (clone / "vae_core").mkdir()
+    (clone / "vae_core" / "__init__.py").touch()
+    make(clone, ".venv/.ready", f"PYTHON={python}")
+    site = next((clone / ".venv" / "lib").glob("python*/site-packages"))
+    site.joinpath("pip.py").touch()  # stands for what would be installed
+    assert make(clone, ".venv/.ready", f"PYTHON={python}").returncode == 0
+    copy = clone.parent / "copy"
+    shutil.copytree(clone, copy, symlinks=True)
+    shutil.rmtree(clone / "vae_core")
+    command = [copy / ".venv" / "bin" / "python", "-c", "import vae_core; print(vae_core.__file__)"]
+    said = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True).stdout
+    assert said.strip() == str(copy / "vae_core" / "__init__.py")
+
+
+def test_no_line_ending_is_changed_in_a_clone(tmp_path):
+    def git(*arguments):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "--quiet", "origin")
+    (tmp_path / "origin" / "checkpoints").mkdir()
+    shutil.copy(PROJECT / ".gitattributes", tmp_path / "origin")
+    files = {
+        "checkpoints/history.csv": b"epoch\n1\n",
+        "checkpoints/run.json": b"{\r\n}\n",
+        "a.py": b"a\nb\n",
+    }
+    for name, content in files.items():
+        (tmp_path / "origin" / name).write_bytes(content)
+    git("-C", "origin", "add", ".")
+    git("-C", "origin", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "a")
+    git("-c", "core.autocrlf=true", "clone", "--quiet", "origin", "copy")
+    for name, content in files.items():
+        assert (tmp_path / "copy" / name).read_bytes() == content, name

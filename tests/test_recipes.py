@@ -1,0 +1,98 @@
+"""What the README says about adding a model, a parameter set and a notebook, followed literally."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import jupytext
+import pytest
+
+from vae_core.storage import PROJECT
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+SCRIPT = """
+import matplotlib, pandas, sys, torch
+matplotlib.use("agg")
+from vae_core import figures, tables
+from vae_core.checkpoints import load_run
+from vae_core.data import load_dataset
+from vae_core.experiment import train_or_load
+
+data = load_dataset("shapes", limit=60)
+options = {"max_epochs": 1, "checkpoints": "checkpoints", "device": "cpu"}
+old = train_or_load("conv", "p1", data, **options)
+if sys.argv[1] == "before":
+    raise SystemExit
+size = load_dataset("shapes", limit=60, size=64)
+runs = [old, *(train_or_load("small", params, data, **options) for params in ("p1", "p4"))]
+assert runs[2].model.latent_dim == 64 and runs[2].config.params.batch_size == 32
+assert train_or_load("small", "p1", size, **options).model.sample(1).shape == (1, 3, 64, 64)
+again = load_run(runs[1].folder)
+assert torch.equal(again.model.to_mu.weight, runs[1].model.to_mu.weight)
+table = pandas.DataFrame([tables.result(run, data.test) for run in runs])
+assert ("p1", "small VAE") in tables.results_table(table).index
+curve = figures.loss_curves({run.model.title: run for run in runs}, "Loss").axes[0].lines[1]
+assert {line.get_color() for line in figures.plt.gcf().axes[0].lines} >= {"#6b7a8f"}
+"""
+
+
+def recipe(title):
+    """The code of the README's section of this title."""
+    section = README.partition(f"### {title}\n")[2].partition("\n## ")[0].partition("\n### ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A copy of the project, to be changed."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("vae_core", "study", "pyproject.toml", ".ipython"):
+        copy = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy
+        copy(PROJECT / name, folder / name)
+    for name in ("notebooks", "figures", "checkpoints"):
+        (folder / name).mkdir()
+    return folder
+
+
+def python(clone, *arguments):
+    environment = os.environ | {"PYTHONPATH": str(clone), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=clone,
+        env=environment | {"IPYTHONDIR": str(clone / ".ipython")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_a_model_and_a_parameter_set_are_one_place_each(clone):
+    python(clone, "-c", SCRIPT, "before")
+    models = clone / "vae_core" / "models.py"
+    models.write_text(f"{models.read_text()}\n\n{recipe('Add a model')}")
+    sets = clone / "vae_core" / "parameter_sets.py"
+    line = recipe("Add a parameter set")
+    before, mark, after = sets.read_text().partition('        ParameterSet("p1"')
+    sets.write_text(before + line + mark + after)
+    done = python(clone, "-c", SCRIPT, "after")
+    assert "previous" not in done.stderr, "a finished run of another model was touched"
+    assert len(list(clone.glob("checkpoints/shapes-limit60/conv*"))) == 1
+
+
+def test_a_notebook_is_one_file(clone):
+    source = clone / "notebooks" / "11_one_image.py"
+    source.write_text(recipe("Add a notebook"))
+    shutil.copy(PROJECT / "notebooks" / "jupytext.toml", clone / "notebooks")
+    code = (
+        "from study.runs import Settings, pages; print([page.name for page in pages(Settings())])"
+    )
+    assert python(clone, "-c", code).stdout.strip() == "['11_one_image']"
+    python(clone, "-m", "jupytext", "--quiet", "--to", "ipynb", "--update", source)
+    stored = source.with_suffix(".ipynb")
+    python(clone, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", stored)
+    assert "image/png" in str(jupytext.read(stored).cells[-1].outputs)

@@ -1,0 +1,153 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import one_line, tiny_dataset, tiny_run
+
+from vae_core.tables import (
+    COLUMNS,
+    LOWER_LOSS,
+    claims_table,
+    interval,
+    oscillation,
+    read_results,
+    result,
+    results_table,
+    spread,
+    with_the_studys_loss,
+    write_results,
+)
+
+
+def row(model="conv", params="p1", seed=0, test_loss=76.0, **others):
+    losses = {"train_loss": 74.0, "test_reconstruction": test_loss - 20, "test_kl": 20.0}
+    named = {"model": model, "params": params, "seed": seed, "test_loss": test_loss}
+    return (
+        named | losses | {"epochs": 20, "oscillation": 0.5, "beta": 1, "reduction": "sum"} | others
+    )
+
+
+def claims(rows):
+    table = claims_table(pd.DataFrame(rows)).reset_index()
+    return {entry["measured (nats or epochs)"]: entry for entry in table.to_dict("records")}
+
+
+def test_interval_of_student_and_its_verdict():
+    found = interval([1.0, 2.0, 3.0])
+    assert found.mean == 2 and found.half == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)
+    assert interval([5.0]).half == math.inf and str(interval([5.0])) == "5.0"
+    assert str(interval([0.1, 0.3])) == "0.20 ± 1.27"
+    assert interval([1.0, 1.1, 0.9]).verdict == "holds"
+    assert interval([-1.0, -1.1, -0.9]).verdict == "does not hold"
+    assert interval([1.0, -1.0, 2.0]).verdict == "not shown"
+    assert interval([9.0]).verdict == "open: one seed"
+
+
+def test_spread_over_seeds():
+    assert spread([3.0]) == "3.0" and spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
+
+
+def test_differences_are_taken_seed_by_seed():
+    found = claims(
+        row(model, "p1", seed, 10.0 * seed + (7.0 + 0.1 * seed) * (model == "fc"), epochs=20 + seed)
+        for seed in (0, 1, 2)
+        for model in ("conv", "fc")
+    )
+    lower = found["p1: test loss, FC-VAE − CVAE"]
+    assert lower["claim"] == LOWER_LOSS and lower["seeds"] == 3 and lower["verdict"] == "holds"
+    assert lower["difference"].mean == pytest.approx(7.1)
+    earlier = found["p1: epochs, FC-VAE − CVAE"]
+    assert earlier["difference"].mean == 0 and earlier["verdict"] == "not shown"
+
+
+def test_claims_without_numbers_are_left_out():
+    assert claims([row("conv", "p1", 0)]) == {}
+    found = claims([row("fc", "p1"), row("fc", "p2", oscillation=math.nan), row("fc", "p2", 1)])
+    assert list(found) == ["test loss of the FC-VAE, p1 − p2"]
+
+
+def test_stability_and_oscillation_compare_the_sets():
+    losses = {"p1": (74, 83), "p2": (75, 78), "p3": (74, 80)}
+    found = claims(
+        row(model, params, seed, loss, oscillation=0.9 if params == "p1" else 0.4)
+        for params, pair in losses.items()
+        for model, loss in zip(("conv", "fc"), pair, strict=True)
+        for seed in (0, 1)
+    )
+    stable = found["largest − smallest test loss of the sets, FC-VAE − CVAE"]
+    assert stable["difference"].mean == 4 and stable["verdict"] == "holds"
+    assert found["oscillation of the CVAE, p1 − p2"]["difference"].mean == pytest.approx(0.5)
+    assert len(found) == 3 + 3 + 2 + 1 + 2
+
+
+def test_the_table_gathers_seeds_and_puts_the_published_numbers_beside():
+    rows = [row(test_loss=76.0), row(seed=1, test_loss=78.0), row("fc", "mine")]
+    rows += [row(seed=2, beta=4), row(seed=2, reduction="mean")]
+    table = results_table(with_the_studys_loss(pd.DataFrame(rows)))
+    cvae, mine = table.loc["p1", "CVAE"], table.loc["mine", "FC-VAE"]
+    assert (cvae["seeds"], cvae["test loss"], cvae["KL"]) == (2, "77.0 ± 1.4", "20.0 ± 0.0")
+    assert (cvae["published epochs"], cvae["published loss"]) == (18, 74.7)
+    assert mine["published loss"] == "–" and mine["epochs"] == "20.0"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    dataset = tiny_dataset()
+    run = tiny_run(tmp_path_factory.mktemp("runs"), dataset, beta=0.5)
+    return run, result(run, dataset.test)
+
+
+def test_a_run_becomes_a_row_that_is_read_as_it_was_written(trained, tmp_path):
+    run, first = trained
+    assert list(first) == COLUMNS and 0 <= first["active_dimensions"] <= 2
+    assert (first["dataset"], first["title"], first["beta"]) == (run.dataset["folder"], "tiny", 0.5)
+    assert first["test_kl"] == pytest.approx(run.summary["test"]["kl"], abs=1e-4)
+    path = tmp_path / "results.csv"
+    # A run may diverge without leaving the numbers of a computer.
+    wild = first | {"seed": 1, "oscillation": math.inf, "test_loss": 1e38, "rounding": -0.001}
+    write_results(path, [first, wild])
+    found = read_results(path).to_dict("records")
+    for name, value in first.items():
+        missing = value is None or (isinstance(value, float) and math.isnan(value))
+        assert math.isnan(found[0][name]) if missing else found[0][name] == value, name
+    assert found[1]["oscillation"] == math.inf and found[1]["rounding"] == -0.001
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: "", "No columns"),
+        (lambda text: text.splitlines()[0] + "\n", "no results"),
+        (lambda text: text.replace("epochs", "epoch"), "column max_epochs is missing"),
+        (lambda text: text + text.splitlines()[1] + "\n", "twice"),
+        (lambda text: text.replace("conv", "cnv"), "unknown model 'cnv'"),
+        (lambda text: text.replace(",2,", ",two,"), "two"),
+        (lambda text: text.replace("conv", ""), "which run it is"),
+        (lambda text: "\xff\xfe\x00" + text, "column dataset is missing"),
+    ],
+)
+def test_a_damaged_table_is_one_clear_line(trained, tmp_path, damage, said):
+    path = tmp_path / "results.csv"
+    write_results(path, [trained[1]])
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(ValueError, match=said) as error:
+        read_results(path)
+    assert "results.csv" in one_line(error)
+
+
+def test_no_table_at_all(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none.csv does not exist; make study"):
+        read_results(tmp_path / "none.csv")
+
+
+def test_oscillation_estimates_the_jumps_whatever_the_slope():
+    noise = 0.7 * torch.randn(3000, generator=torch.Generator().manual_seed(0)).numpy()
+    history = [{"validation_loss": loss} for loss in 100 - 0.01 * np.arange(3000) + noise]
+    assert oscillation(history) == pytest.approx(0.7, rel=0.05)
+    straight = [{"validation_loss": 100 - 2.0 * epoch} for epoch in range(20)]
+    assert oscillation(straight) == pytest.approx(0)
+    assert math.isnan(oscillation(straight[:14]))
+    steep = [{"validation_loss": loss} for loss in (900.0, 100.0, 700.0, 300.0)]
+    assert oscillation([*steep, *straight]) == pytest.approx(0)

@@ -1,0 +1,53 @@
+"""What a training runs on: device, precision, processor."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """Return the device of this name, or the best there is: CUDA, then MPS, then the CPU.
+
+    Raises:
+        ValueError: this machine does not have the device that was named.
+    """
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there.insert(0, "cuda")
+    if name is None:
+        return torch.device(there[0])
+    try:
+        if str(name).split(":")[0] in there:
+            return torch.device(name)
+    except RuntimeError:
+        pass  # what stands after the colon is no number
+    raise ValueError(f"unknown device {name!r}; this machine has {', '.join(there)}")
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """Return "float32" or "bfloat16"; "auto" becomes what the hardware is made for.
+
+    On the CPU, bfloat16 is faster only with AVX512-BF16 or AMX instructions, and slower than
+    float32 where it is emulated.
+    """
+    if precision != "auto":
+        return precision
+    made_for_it = False
+    if device.type == "cuda":
+        made_for_it = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        made_for_it = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return "bfloat16" if made_for_it else "float32"
+
+
+def processor() -> str:
+    """Return the processor's name, as well as it can be known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

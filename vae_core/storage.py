@@ -1,0 +1,157 @@
+"""Files written whole or not at all, one writer at a time, and what the modules share."""
+
+import ast
+import errno
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+# Installed as a wheel there is no project around the package, and its folders are the user's.
+_ABOVE = Path(__file__).resolve().parents[1]
+PROJECT = _ABOVE if (_ABOVE / "pyproject.toml").exists() else Path.cwd()
+DATA = PROJECT / "data"
+CHECKPOINTS = PROJECT / "checkpoints"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that appears at `path` only when the block ends without an error.
+
+    Until then the bytes go to `.<name>.part` beside it, and what was at `path` stays untouched.
+    Folders are created. Two processes must not write one path at the same time (see `held`).
+
+    Raises:
+        OSError: the file cannot be written (full or read-only disk, no permission); the
+            message names `path`.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            error.errno,
+            f"{path} could not be written ({reason}); what was there before is untouched. "
+            "Free some space or choose a folder that can be written, then start again",
+        ) from error
+
+
+def write(path: Path, content: bytes | str | Iterable[bytes]) -> None:
+    """Write a whole file, or nothing; see `writing`."""
+    if isinstance(content, str):
+        content = content.encode()
+    with writing(path) as file:
+        file.writelines([content] if isinstance(content, bytes) else content)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold `path` against other processes of this machine; wait while another one holds it.
+
+    The lock is the operating system's, so that of a dead process is gone with it. Where the file
+    system has no locks, a line on the error stream says so and nothing is held.
+
+    Raises:
+        OSError: the lock file `.<name>.lock` cannot be written; the message names it.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"{path} is being written by another process; waiting for it", file=sys.stderr)
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        without = isinstance(error, NotImplementedError)  # what filelock makes of ENOSYS
+        if not without and error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            reason = error.strerror or error
+            message = f"{lock.lock_file} could not be written ({reason})"
+            raise OSError(error.errno, message) from error
+        print(
+            f"{path.parent} is on a file system without locks; going on without: "
+            "do not start the same training twice",
+            file=sys.stderr,
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def code_hash(*sources: str) -> str:
+    """Return 16 hex digits over the syntax trees of Python sources: what results depend on.
+
+    Comments, docstrings, layout and what errors say do not count.
+    """
+    digest = hashlib.sha256()
+    for source in sources:
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            if documented and ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+            elif isinstance(node, ast.Raise):
+                node.exc = node.cause = None
+        digest.update(ast.unparse(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+def whole_number(name: str, value: object, least: int) -> int:
+    """Return `value` as an int; raise a ValueError that names it where it is none or too small."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value < 2**63:
+        raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}")
+    return int(value)
+
+
+def number(
+    name: str,
+    value: object,
+    above: float = -1.0,
+    most: float = sys.float_info.max,
+) -> float:
+    """Return `value` as a float; raise a ValueError that names it where it is out of bounds.
+
+    It has to be at least 0, above `above` and at most `most`.
+    """
+    fits = isinstance(value, Real) and not isinstance(value, bool)
+    if not fits or not 0 <= value <= most or not value > above:
+        bound = f"above {above:g}" if above >= 0 else "of at least 0"
+        limit = f" and at most {most:g}" if most < sys.float_info.max else ""
+        raise ValueError(f"{name} is {value!r}; give a number {bound}{limit}")
+    return float(value)
+
+
+def in_one_line(error: object) -> str:
+    """Return what an error says, on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.encode(errors="backslashreplace").decode()  # files may have names that are no text
+
+
+def progress(iterable=None, **options) -> tqdm:
+    """Wrap `iterable` in a bar for a person who is watching: in a terminal or in Jupyter.
+
+    There is none where nobody watches: with `TQDM_DISABLE` set or with the error stream going to
+    a file. The text bar is used in Jupyter too, because a widget would leave its state in the
+    saved notebook.
+    """
+    in_jupyter = "ipykernel" in sys.modules
+    watched = sys.stderr.isatty() or in_jupyter
+    disable = bool(os.environ.get("TQDM_DISABLE")) or not watched
+    return tqdm(iterable, disable=disable, leave=False, dynamic_ncols=not in_jupyter, **options)

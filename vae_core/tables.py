@@ -1,0 +1,229 @@
+"""Results and claims as pandas data frames."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from torch import Tensor
+
+from vae_core.checkpoints import PARTS, History, Run
+from vae_core.evaluation import active_dimensions, unevenness_between_draws
+from vae_core.models import MODELS
+from vae_core.storage import in_one_line, write
+
+# What the study published for CIFAR-10: epochs to stop and average loss in nats per image.
+PUBLISHED = {
+    ("p1", "conv"): (18, 74.7),
+    ("p1", "fc"): (40, 80.7),
+    ("p2", "conv"): (21, 74.9),
+    ("p2", "fc"): (33, 78.2),
+    ("p3", "conv"): (15, 75.4),
+    ("p3", "fc"): (23, 82.6),
+}
+LOWER_LOSS = "the CVAE reaches a lower loss"
+IDENTITY = ["dataset", "model", "params", "seed", "beta", "reduction"]
+COLUMNS = [
+    *("dataset", "title", "model", "params", "batch_size", "learning_rate", "latent_dim", "seed"),
+    *("beta", "reduction", "max_epochs", "epochs", "best_epoch"),
+    *(f"{part}_{name}" for part in ("train", "validation", "test") for name in PARTS),
+    *("oscillation", "active_dimensions", "unevenness", "seconds_per_epoch", "seconds"),
+    *("precision", "device", "threads", "processor", "rounding", "vae_core", "torch", "numpy"),
+]
+TEXTS = {"dataset", "title", "model", "params", "reduction", "precision", "device", "threads"}
+TEXTS |= {"processor", "vae_core", "torch", "numpy"}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds and half the width of its 95 % confidence interval (Student's t)."""
+
+    mean: float
+    half: float
+
+    def __str__(self) -> str:
+        digits = 1 if abs(self.mean) >= 1 else 2
+        half = "" if math.isinf(self.half) else f" ± {self.half:.{digits}f}"
+        return f"{self.mean:.{digits}f}{half}"
+
+    @property
+    def verdict(self) -> str:
+        """Whether a difference that a claim expects to be positive is so."""
+        if math.isinf(self.half):
+            return "open: one seed"
+        if abs(self.mean) <= self.half:
+            return "not shown"
+        return "holds" if self.mean > 0 else "does not hold"
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Return the mean of the seeds' values and its 95 % interval; infinite for a single seed."""
+    n = len(values)
+    if n == 1:
+        return Interval(float(values[0]), math.inf)
+    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n)
+    return Interval(float(np.mean(values)), float(half))
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Return the mean and, over several values, the standard deviation, as in "74.1 ± 0.3"."""
+    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{deviation}"
+
+
+def result(run: Run, test: Tensor | None = None) -> dict[str, Any]:
+    """Put a run into one flat row with the names in `COLUMNS`.
+
+    Losses are those of the run's own objective (its `beta` and `reduction`), for the study's loss
+    in nats per image; those of the training and validation part are of the best epoch. The active
+    dimensions are counted over the test images, uint8 [N, C, H, W], where given; `unevenness` is
+    that of straight lines between 50 pairs of draws; `rounding` is what the rounded weights of a
+    published run change in its test loss.
+    """
+    summary, record = run.summary, run.record
+    values = {
+        **vars(run.config),
+        **vars(run.config.params),
+        **record,
+        **record["versions"],
+        **summary,
+        "dataset": run.dataset["folder"],
+        "title": run.dataset["title"],
+        "params": run.config.params.name,
+        "oscillation": round(oscillation(run.history), 4),
+        "active_dimensions": None if test is None else active_dimensions(run.model, test),
+        "unevenness": round(unevenness_between_draws(run.model), 3),
+        "threads": "+".join(map(str, record["threads"])),
+        "rounding": (record["published"] or {}).get("rounding"),
+        "seconds_per_epoch": round(summary["seconds_per_epoch"], 2),
+        "seconds": round(summary["seconds"], 1),
+    }
+    for part in ("train", "validation", "test"):
+        values |= {f"{part}_{name}": round(summary[part][name], 4) for name in PARTS}
+    return {name: values[name] for name in COLUMNS}
+
+
+def write_results(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows of `result` as a table that spreadsheets read; OSError where that fails."""
+    frame = pd.DataFrame(list(rows), columns=COLUMNS)
+    whole = dict.fromkeys(("active_dimensions",), "Int64")
+    write(path, frame.astype(whole).to_csv(index=False, lineterminator="\n"))
+
+
+def read_results(path: Path) -> pd.DataFrame:
+    """Read what `write_results` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such table; the message names the file.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; make study writes such a table")
+    kinds = {name: str if name in TEXTS else float for name in COLUMNS}
+    try:
+        frame = pd.read_csv(path, dtype=kinds, float_precision="round_trip")
+        if missing := [name for name in COLUMNS if name not in frame]:
+            raise ValueError(f"the column {missing[0]} is missing")
+        if frame.empty or frame[IDENTITY].isna().any(axis=None):
+            raise ValueError("there are no results, or a row does not say which run it is")
+        if frame.duplicated(IDENTITY).any():
+            raise ValueError("the same run stands there twice")
+        if unknown := sorted(set(frame["model"]) - set(MODELS)):
+            raise ValueError(f"unknown model {unknown[0]!r}")
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{path}: {in_one_line(error)}; take the table that make study wrote, "
+            "or the published one with git checkout"
+        ) from error
+    whole = ["batch_size", "latent_dim", "seed", "max_epochs", "epochs", "best_epoch"]
+    return frame.astype(dict.fromkeys(whole, int))
+
+
+def with_the_studys_loss(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of runs whose loss has both terms summed and none weighted."""
+    return frame[(frame["beta"] == 1) & (frame["reduction"] == "sum")]
+
+
+def results_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Gather results of any number of seeds into the study's table: a row for each set and model.
+
+    The losses are those of the best epoch, in nats per image: mean and, over several seeds,
+    standard deviation.
+    """
+    shown = {
+        "epochs": "epochs",
+        "training loss": "train_loss",
+        "test loss": "test_loss",
+        "reconstruction": "test_reconstruction",
+        "KL": "test_kl",
+    }
+    rows = []
+    for (params, model), group in frame.groupby(["params", "model"], sort=True):
+        row = {"set": params, "model": MODELS[model].title, "seeds": len(group)}
+        row |= {title: spread(group[column]) for title, column in shown.items()}
+        epochs, loss = PUBLISHED.get((params, model), ("–", "–"))
+        rows.append(row | {"published epochs": epochs, "published loss": loss})
+    return pd.DataFrame(rows).set_index(["set", "model"])
+
+
+def claims_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Put each claim of the study beside the difference that it is about.
+
+    A claim says that one figure is larger than another. The difference is taken seed by seed and
+    averaged; a claim holds where the 95 % interval of that mean (an `Interval`) lies above zero.
+    The intervals are not corrected for their number. Claims that the results say nothing about
+    are left out.
+    """
+    sets, rows = sorted(frame["params"].unique()), []
+
+    def of(column: str, params: str, model: str) -> pd.Series:
+        chosen = frame[(frame["params"] == params) & (frame["model"] == model)]
+        return chosen.set_index("seed")[column]
+
+    def compare(claim: str, measured: str, difference: pd.Series) -> None:
+        values = difference.dropna().tolist()
+        if values:
+            found = interval(values)
+            rows.append([claim, measured, len(values), found, found.verdict])
+
+    for params in sets:
+        fall = of("test_loss", params, "fc") - of("test_loss", params, "conv")
+        compare(LOWER_LOSS, f"{params}: test loss, FC-VAE − CVAE", fall)
+    for params in sets:
+        fall = of("epochs", params, "fc") - of("epochs", params, "conv")
+        compare("the CVAE stops earlier", f"{params}: epochs, FC-VAE − CVAE", fall)
+    for params in sets:
+        if params != "p2":
+            fall = of("test_loss", params, "fc") - of("test_loss", "p2", "fc")
+            compare("p2 suits the FC-VAE best", f"test loss of the FC-VAE, {params} − p2", fall)
+    if sets[1:]:
+        ranges = []
+        for model in ("fc", "conv"):
+            losses = pd.concat([of("test_loss", params, model) for params in sets], axis=1)
+            ranges.append((losses.max(axis=1) - losses.min(axis=1))[losses.notna().all(axis=1)])
+        measured = "largest − smallest test loss of the sets, FC-VAE − CVAE"
+        compare("the CVAE is stable across the sets", measured, ranges[0] - ranges[1])
+    for model in ("fc", "conv"):
+        fall = of("oscillation", "p1", model) - of("oscillation", "p2", model)
+        measured = f"oscillation of the {MODELS[model].title}, p1 − p2"
+        compare("p1 oscillates, p2 is steadier", measured, fall)
+    columns = ["claim", "measured (nats or epochs)", "seeds", "difference", "verdict"]
+    return pd.DataFrame(rows, columns=columns).set_index("claim")
+
+
+def oscillation(history: History, part: str = "validation_loss") -> float:
+    """Measure how much a loss jumps about its own trend, in nats per image.
+
+    It is the standard deviation of the jumps where they are independent and the trend is locally
+    straight: the root mean square of the losses' second differences over the square root of 6.
+    The first third, where the loss falls steeply, is left out. NaN for fewer than 15 epochs, which
+    are nothing but steep.
+    """
+    losses = [row[part] for row in history][len(history) // 3 :]
+    if len(history) < 15:
+        return math.nan
+    return float(np.sqrt(np.mean(np.diff(losses, n=2) ** 2) / 6))
