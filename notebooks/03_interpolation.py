@@ -7,122 +7,186 @@
 # ---
 
 # %% [markdown]
-# # Walking through the latent space
+# # Is there something sensible between two images?
 #
-# If the latent space has no holes, then every point between two good points is good too. This
-# notebook decodes straight lines between two latents, looks at what happens on the way, and
-# measures how even the walk is.
-#
-# With `published = "cifar10-jpeg"` it takes the trained models that come with the repository and
-# needs no data set: the pictures to walk between are then some that the CVAE imagined.
+# If the latent space has no holes, every point between two good points is good too. Take two
+# draws from the prior, walk from one to the other in ten equal steps, and decode each. As stored,
+# the notebook walks through the models that come with the repository, trained on faces and on
+# CIFAR-10 (JPEG), and needs no data set; `dataset` takes any other.
 
 # %% tags=["parameters"]
-params = "p1"
-dataset = "shapes"
+params = "p2"
+dataset = "published"
 seed = 0
-max_epochs = 2
-limit = 512
-fraction = 1.0
-precision = "float32"
-steps = 10
-published = ""
+max_epochs = 100
+limit = None
+size = 32
+precision = "auto"
 
 # %%
 import matplotlib.pyplot as plt
+import torch
 
 from vae_core import figures
-from vae_core.data import load_dataset
+from vae_core.data import facts, load_dataset
+from vae_core.evaluation import unevenness
 from vae_core.experiment import published_run, train_or_load
-from vae_core.latent import imagine, interpolate, posterior_means, prior_draws, unevenness
-from vae_core.results import spread
+from vae_core.latent import imagine, interpolate, posterior_means, prior_draws, slerp
+from vae_core.tables import spread
 
 # %%
-if published:
-    fc, conv = (published_run(model, params, published).model for model in ("fc", "conv"))
-    pictures, title = imagine(conv, 100, seed + 1), f"trained on {published}"
-    kind = "imagined"
+if dataset == "published":
+    runs = {
+        "CVAE, faces": published_run("conv", params, "celeba-9k", seed),
+        "CVAE, CIFAR-10": published_run("conv", params, "cifar10-jpeg", seed),
+        "FC-VAE, CIFAR-10": published_run("fc", params, "cifar10-jpeg", seed),
+    }
+    first, title = runs["CVAE, faces"].model, "CelebA (first 9,000)"
+    images, kind = imagine(first, 100, seed + 1), "imagined"
 else:
-    data = load_dataset(dataset, limit=limit, fraction=fraction)
-    fc = train_or_load("fc", params, data, seed, max_epochs, precision=precision).model
-    conv = train_or_load("conv", params, data, seed, max_epochs, precision=precision).model
-    pictures, title = data.test, data.title
-    kind = "test"
-
-# %% [markdown]
-# ## Between two draws from the prior
-#
-# With two latents $z_1$ and $z_2$ and $\alpha$ from 0 to 1 in equal steps,
-#
-# $$z(\alpha) = (1 - \alpha)\, z_1 + \alpha\, z_2$$
-#
-# Each row has its own two ends. Kinds, colours and places should change one into the other, with
-# something recognisable at each step, rather than one picture fading while the other appears.
+    data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
+    options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
+    runs = {
+        "CVAE": train_or_load("conv", params, data, **options),
+        "FC-VAE": train_or_load("fc", params, data, **options),
+    }
+    first, title = runs["CVAE"].model, data.title
+    images, kind = data.test, "test"
+models = {name: run.model for name, run in runs.items()}
 
 # %% tags=["report"]
-z = prior_draws(conv, 8, seed)
-strips = {
-    f"CVAE {pair + 1}": interpolate(conv, z[2 * pair], z[2 * pair + 1], steps) for pair in range(4)
-}
-figures.interpolation_rows(strips, f"CVAE, {params}, {title}: between two draws from the prior")
-plt.show()
-
-# %% tags=["report"]
-strips = {
-    f"FC-VAE {pair + 1}": interpolate(fc, z[2 * pair], z[2 * pair + 1], steps) for pair in range(4)
-}
-figures.interpolation_rows(strips, f"FC-VAE, {params}, {title}: between two draws from the prior")
-plt.show()
-
-# %% [markdown]
-# A straight line between two draws passes nearer to the origin than either end: in $d$ dimensions
-# a draw lies close to the sphere of radius $\sqrt{d}$, and the middle of two independent draws
-# close to that of $\sqrt{d / 2}$. The pictures in the middle are therefore a little more average
-# than those at the ends.
-#
-# ## Between two pictures
-#
-# The ends are now the posterior means of two pictures that the models have not learned. The walk
-# starts and ends at their reconstructions.
-
-# %% tags=["report"]
-ends = pictures[:8]
-means = posterior_means(conv, ends)
-strips = {
-    f"pictures {pair + 1}": interpolate(conv, means[2 * pair], means[2 * pair + 1], steps)
-    for pair in range(4)
-}
-figures.interpolation_rows(strips, f"CVAE, {params}, {title}: between two encoded {kind} pictures")
-plt.show()
-
-# %%
-figures.picture_rows(
-    {"left": ends[0::2], "right": ends[1::2]}, f"The pictures at the two ends ({title})"
+figures.interpolations(
+    {"CVAE": first}, f"Straight lines between two draws from the prior, {title}", 5, seed=seed
 )
 plt.show()
 
 # %% [markdown]
-# ## How smooth is it?
+# With two latents $z_1$ and $z_2$ and $\alpha$ from 0 to 1 in equal steps, the walk is
 #
-# Take the distance between neighbouring pictures of a strip, in root summed squared difference.
-# If the walk is even, all steps are alike; if the picture jumps somewhere, one step is much
-# larger than the others. The ratio of the **largest step to the mean step** is 1 for a perfectly
-# even walk, and 9 where everything happens in one of nine steps. The deviation is over 50 pairs,
-# or as many as there are pictures for.
+# $$z(\alpha) = (1 - \alpha)\, z_1 + \alpha\, z_2$$
+#
+# and every step of it is an image: features change one into the other, rather than one image
+# fading while the other appears.
+#
+# ## Is that not just a cross-fade?
+#
+# *Mix the two end images pixel by pixel instead. What is in the middle?*
 
-# %%
-half = min(50, len(pictures) // 2)
-pairs = {
-    "draws from the prior": (prior_draws(conv, 50, 1), prior_draws(conv, 50, 2)),
-    f"encoded {kind} pictures": (
-        posterior_means(conv, pictures[:half]),
-        posterior_means(conv, pictures[half : 2 * half]),
-    ),
-}
-for name, (starts, ends) in pairs.items():
-    ratio = spread(unevenness(conv, starts, ends, steps).tolist())
-    print(f"CVAE, between {name}: largest over mean step {ratio:.2f}")
+# %% tags=["report"]
+z = prior_draws(first, 10, seed)
+walk = interpolate(first, z[6], z[7])
+alpha = torch.linspace(0, 1, 10).view(-1, 1, 1, 1)
+fade = (1 - alpha) * walk[0] + alpha * walk[-1]
+figures.strips(
+    {"latent": walk, "pixels": fade}, f"A walk and a cross-fade with the same ends, {title}"
+)
+plt.show()
 
 # %% [markdown]
-# A cross-fade, which mixes the two pictures pixel by pixel, has a ratio of exactly 1 and is as
-# smooth as can be, but its middle is two pictures at once. Evenness alone is not the goal; look at
-# the strips for what lies between.
+# The cross-fade is as even as can be, and its middle is two images at once: look for outlines that
+# show through each other, where the two ends differ in shape. The middle of the walk is one image.
+#
+# ## Straight or around?
+#
+# In $d$ dimensions a draw lies close to the sphere of radius $\sqrt{d}$, and the middle of a
+# straight line between two of them close to that of radius $\sqrt{d / 2}$: a region where the prior
+# hardly ever draws. A walk along the great circle (spherical interpolation; White 2016) stays out
+# where the draws are. *Does one see the difference?*
+
+# %% tags=["report"]
+pairs = {}
+for pair in range(3):
+    for way, spherical in (("straight", False), ("spherical", True)):
+        ends = z[2 * pair], z[2 * pair + 1]
+        pairs[f"{way} {pair + 1}"] = interpolate(first, *ends, spherical=spherical)
+figures.strips(pairs, f"The same ends, two ways, {title}")
+plt.show()
+
+# %%
+alpha = torch.linspace(0, 1, 50).unsqueeze(1)
+figure, axes = figures.panels(1, "Distance from the origin on the way", (8, 3.8))
+axes[0, 0].plot(alpha, ((1 - alpha) * z[0] + alpha * z[1]).norm(dim=1), label="straight")
+axes[0, 0].plot(alpha, slerp(z[0], z[1], alpha).norm(dim=1), label="spherical")
+axes[0, 0].axhline(first.latent_dim**0.5, color="black", linewidth=1, label="√d, where draws lie")
+axes[0, 0].set(xlabel="α", ylabel="length of z")
+axes[0, 0].legend()
+plt.show()
+
+# %% [markdown]
+# The straight line's middle is a little plainer, nearer to the average image, with less contrast;
+# the great circle keeps the character of its ends. Neither falls into a hole: between the sphere
+# and the origin the decoder has simply learned to say less.
+#
+# ## Between two images
+#
+# The ends are now the posterior means of two images that were encoded. The walk begins and ends at
+# their reconstructions, and posterior means lie nearer to the origin than draws do.
+
+# %% tags=["report"]
+means = posterior_means(first, images[:8])
+ends = zip(means[::2], means[1::2], strict=False)
+strips = {f"pair {n}": interpolate(first, *pair) for n, pair in enumerate(ends, start=1)}
+figures.strips(strips, f"Between two encoded {kind} images, {title}")
+plt.show()
+
+# %% [markdown]
+# ## How even is the walk?
+#
+# Take the distance between neighbouring images of a strip, the root of the summed squared
+# difference. The largest step over the mean step is 1 for a perfectly even walk, and 9 where
+# everything happens in one of nine steps.
+
+# %% tags=["report"]
+for name, model in models.items():
+    starts, ends = prior_draws(model, 50, 1), prior_draws(model, 50, 2)
+    straight, around = (
+        spread(unevenness(model, starts, ends, spherical=way).tolist(), 2) for way in (False, True)
+    )
+    print(f"{name}: largest over mean step {straight} straight, {around} spherical (50 pairs)")
+
+# %% [markdown]
+# ## All models, one way each
+
+# %% tags=["report"]
+figures.interpolations(models, "Straight lines between two draws from the prior", 2, seed=3)
+plt.show()
+
+# %% [markdown]
+# ## Break it
+#
+# *Nothing says that one has to stop at the ends.* Here α runs from −2 to 3: the draws are at 0 and
+# at 1, and far out there lies nothing that the decoder was ever asked for.
+
+# %%
+alpha = torch.linspace(-2, 3, 11).unsqueeze(1)
+beyond = {f"pair {n + 1}": (1 - alpha) * z[2 * n] + alpha * z[2 * n + 1] for n in range(3)}
+figures.image_rows(
+    {label: first.decode(path).detach() for label, path in beyond.items()},
+    f"Beyond the ends, {title}",
+    [f"α = {float(a):.1f}" for a in alpha],
+)
+plt.show()
+
+# %% [markdown]
+# Within a step or so the walk overdraws what it was changing, as a caricature does; farther out
+# the colours run into each other and nothing is left. A latent space has no edge, but it has an
+# end.
+#
+# ## Now you
+#
+# Choose two seeds, and the way between.
+
+# %%
+here, there, spherical = 11, 12, True
+walks = {}
+for name, model in models.items():
+    ends = (prior_draws(model, 1, number)[0] for number in (here, there))
+    walks[name] = interpolate(model, *ends, spherical=spherical)
+figures.strips(walks, f"From draw {here} to draw {there}")
+plt.show()
+
+# %% [markdown]
+# The same draw means something else to each model: their latent spaces have nothing in common but
+# their shape.
+#
+# Next: [04, what does the same CVAE make of faces?](04_celeba.ipynb)

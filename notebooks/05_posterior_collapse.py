@@ -7,126 +7,192 @@
 # ---
 
 # %% [markdown]
-# # Two terms, one balance
+# # What happens when one term of the loss outweighs the other?
 #
-# The loss of a variational autoencoder adds two numbers that know nothing of each other: a squared
-# error and a divergence. Their balance decides what comes out. This notebook trains the same CVAE
-# three times and changes nothing but that balance:
+# The loss of a VAE adds two numbers that know nothing of each other: a squared error and a
+# divergence. Their balance decides what comes out. Here is the same CVAE, trained three times, with
+# nothing changed but that balance:
 #
-# - **(a) mean and sum**: the squared error *averaged* over the 3072 values of a picture, beside the
-#   KL divergence summed over the latent dimensions. The reconstruction term is 3072 times lighter
-#   than the ELBO asks for.
-# - **(b) sum, and a KL weight near nothing**: the squared error summed, the KL term times 0.0001.
-# - **(c) sum and sum**: what the study settled on, and what the ELBO says.
+# - **(a) mean + KL**: the squared error *averaged* over the values of an image, beside the KL
+#   divergence summed over the latents. Many frameworks' default.
+# - **(b) sum + 0.0001 KL**: the squared error summed, the KL term next to nothing.
+# - **(c) sum + KL**: what the ELBO says.
 
 # %% tags=["parameters"]
 params = "p2"
 dataset = "shapes"
 seed = 0
-max_epochs = 2
-limit = 512
-fraction = 1.0
-precision = "float32"
-retrain = False
-steps = 10
+max_epochs = 100
+limit = None
+size = 32
+precision = "auto"
 
 # %%
 import matplotlib.pyplot as plt
+import pandas as pd
+import torch
 
 from vae_core import figures
-from vae_core.data import load_dataset
-from vae_core.evaluation import posterior_statistics
+from vae_core.data import facts, load_dataset
+from vae_core.evaluation import active_dimensions, evaluate, posterior_statistics
 from vae_core.experiment import train_or_load
-from vae_core.latent import interpolate, posterior_means, prior_draws
-from vae_core.results import collapse_table
+from vae_core.latent import interpolate, posterior_means
+from vae_core.loss import elbo
 
 # %%
-data = load_dataset(dataset, limit=limit, fraction=fraction)
-balances = {
-    "(a) mean + KL": {"reduction": "mean"},
-    "(b) sum + 0.0001 KL": {"beta": 1e-4},
-    "(c) sum + KL": {},
-}
+data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
+options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
 runs = {
-    label: train_or_load(
-        "conv", params, data, seed, max_epochs, precision=precision, retrain=retrain, **balance
-    )
-    for label, balance in balances.items()
+    "(a) mean + KL": train_or_load("conv", params, data, reduction="mean", **options),
+    "(b) sum + 0.0001 KL": train_or_load("conv", params, data, beta=1e-4, **options),
+    "(c) sum + KL": train_or_load("conv", params, data, **options),
 }
 models = {label: run.model for label, run in runs.items()}
 
-# %% [markdown]
-# ## Which term won?
-#
-# A latent dimension is **active** if the posterior means of different pictures differ in it: if
-# their variance over the test pictures is above 0.01 (Burda et al. 2016). A dimension that is not
-# active says nothing about the picture; its posterior is the prior, and its KL is nothing.
-#
-# The table measures all three with the same ruler: the squared error summed over a picture's 3072
-# values and the KL divergence with its full weight, in nats per picture, means over the test
-# pictures.
+# %% tags=["report"]
+trained_on = f"CVAE {params}, {data.title}"
+figures.reconstructions(models, data.test[:9], f"Test images and reconstructions: {trained_on}")
+plt.show()
 
 # %% tags=["report"]
-collapse_table(models, data.test)
+figures.samples(models, f"Decoded draws from the prior: {trained_on}", n=9, seed=2)
+plt.show()
+
+# %% [markdown]
+# (a) has forgotten what it saw: whatever it is shown, it answers with the mean image. (b)
+# remembers everything and can invent nothing. (c) does both, a little worse than the best.
+#
+# ## Which term has won?
+#
+# A latent is **active** if the posterior means of different images differ in it: if their variance
+# over the test images is above 0.01 (Burda et al. 2016). A latent that is not active says nothing
+# about the image; its posterior is the prior, and its KL is nothing. The table has one ruler for
+# all three: the squared error *summed*, the KL with its full weight, in nats per image.
+
+# %% tags=["report"]
+measured = {}
+for label, model in models.items():
+    losses = evaluate(model, data.test)
+    measured[label] = {
+        "squared error": f"{losses['reconstruction']:.1f}",
+        "KL": f"{losses['kl']:.1f}",
+        "active latents": f"{active_dimensions(model, data.test)} of {model.latent_dim}",
+        "epochs": runs[label].summary["epochs"],
+    }
+pd.DataFrame(measured).transpose()
+
+# %% [markdown]
+# *Where does (a) stand beside a "model" that never looks at the image?* The mean image of the
+# training part, as the answer to every test image:
+
+# %%
+mean_image = data.train.float().mean(0) / 255
+error = (data.test / 255 - mean_image).square().flatten(1).sum(1).mean()
+print(f"squared error of the mean image: {error:.1f} per test image")
+
+# %% [markdown]
+# ## How many nats does each latent carry?
 
 # %% tags=["report"]
 spectra = {label: posterior_statistics(model, data.test)["kl"] for label, model in models.items()}
-figures.kl_spectrum(spectra, f"KL of each latent dimension: CVAE, {params}, {data.title}")
+figures.kl_spectrum(spectra, f"KL of each latent: {trained_on}")
 plt.show()
 
 # %% [markdown]
-# - In **(a)** the KL term wins. Each nat that a dimension would spend saves less than a nat of an
-#   error that has been made 3072 times lighter, so no dimension is worth its price. The posterior
-#   **collapses** onto the prior: $q(z \mid x) = p(z)$ for every $x$. (The training ends after six
-#   epochs at the latest, because its whole loss is below the 0.5 that early stopping counts as
+# - In **(a)** the KL term wins. A nat that a latent would spend saves less than a nat of an error
+#   that has been made thousands of times lighter, so no latent is worth its price, and the
+#   posterior **collapses** onto the prior: $q(z \mid x) = p(z)$ for every $x$. (Its training ends
+#   after six epochs, because its whole loss is below the 0.5 that early stopping counts as
 #   progress. Waiting would change nothing: the price of a nat stays the same.)
-# - In **(b)** the reconstruction term wins. Information is almost free, nearly every dimension is
-#   used, and the posteriors become so narrow that they are points again: a plain autoencoder, with
-#   its holes.
-# - In **(c)** the two are in balance: the dimensions that are worth their nats are used and the
-#   others rest on the prior.
+# - In **(b)** the reconstruction wins. Information is almost free, nearly every latent is used,
+#   and the posteriors become so narrow that they are points again: a plain autoencoder, with its
+#   holes.
+# - In **(c)** the latents that are worth their nats are used, and the others rest on the prior.
 #
-# The study's account of its first difficulty runs (a) and (b) together. Taken apart, they have
-# opposite causes: averaging the squared error makes the KL term far too *strong* and collapses the
-# posterior, whereas it is a KL term that is too *weak* which empties the samples of meaning. The
-# remedy that the study chose, sum and sum, is right for both.
+# ## Is (a) another loss, or another price?
 #
-# ## Reconstructions
+# *The mean is the sum over 3,072 values. What β would one have to set beside the mean to have (c)
+# back?* Divide the whole loss of (c) by the number of values:
+
+# %%
+values = 3 * size * size
+with torch.no_grad():
+    images = models["(c) sum + KL"].unit_interval(data.test[:100])
+    decoded, mu, logvar = models["(c) sum + KL"](images, torch.Generator().manual_seed(seed))
+    summed = elbo(decoded, images, mu, logvar).total
+    averaged = elbo(decoded, images, mu, logvar, beta=1 / values, reduction="mean").total
+torch.testing.assert_close(averaged * values, summed)
+print(f"mean + KL / {values} is sum + KL, divided by {values}: so (a) has a β of {values}")
+
+# %% [markdown]
+# The two are the same loss; the mean beside an unweighted KL is a β of thousands. It is also why
+# code that averages needs a small weight on the KL term, and why the weight that works is never
+# far from one over the number of values.
 #
-# With a collapsed posterior the decoder knows nothing about the picture and can do no better than
-# the mean picture.
+# ## Who pulls harder?
+#
+# Seen from the weights: how long is the gradient of each term for the mean of the posterior, with
+# a model that has learned nothing yet? *Which of the two moves it?*
+
+# %%
+torch.manual_seed(seed)
+newborn = type(models["(c) sum + KL"])(latent_dim=128, image_shape=(3, size, size))
+batch = newborn.unit_interval(data.train[:128])
+mu, logvar = newborn.encode(batch)
+mu.retain_grad()
+pulls = {}
+for reduction in ("mean", "sum"):
+    for term in ("reconstruction", "kl"):
+        z = newborn.reparameterize(mu, logvar, torch.Generator().manual_seed(seed))
+        parts = elbo(newborn.decode(z), batch, mu, logvar, reduction=reduction)
+        mu.grad = None
+        getattr(parts, term).mean().backward(retain_graph=True)
+        pulls[f"{reduction}: {term}"] = float(mu.grad.norm())
+title = "Gradient of each term for the posterior means, before training"
+figure, axes = figures.panels(1, title, (8, 3))
+axes[0, 0].barh(list(pulls), list(pulls.values()), color=["#999999", "#444444"])
+axes[0, 0].set(xlabel="length of the gradient (logarithmic)", xscale="log")
+plt.show()
+for reduction in ("mean", "sum"):
+    ratio = pulls[f"{reduction}: reconstruction"] / pulls[f"{reduction}: kl"]
+    print(f"{reduction}: the reconstruction pulls {ratio:.1g} times as hard as the KL term")
+
+# %% [markdown]
+# ## Walk through all three
+#
+# *The same two test images for each. What do you expect between them?*
 
 # %% tags=["report"]
-shown = data.test[:steps]
-rows = {
-    "original": shown,
-    **{label: model.reconstruct(shown / 255) for label, model in models.items()},
-}
-figures.picture_rows(rows, f"Reconstructions of test pictures: CVAE, {params}, {data.title}")
+ends = {label: posterior_means(model, data.test[:6][-2:]) for label, model in models.items()}
+walks = {label: interpolate(models[label], *pair) for label, pair in ends.items()}
+figures.strips(walks, f"Between two encoded test images: {trained_on}")
 plt.show()
 
 # %% [markdown]
-# ## Samples from the prior
+# In (a) there is nothing to walk between. Between two codes that the encoder has made, (b) walks
+# about as well as (c): holes are not between codes that lie side by side, they are where nobody has
+# ever put a code, and that is where a draw from N(0, 1) falls, as the samples above have shown.
 #
-# Here it is (b) that fails: its posteriors are narrow and lie anywhere but where the prior draws.
-# The samples of (a) are all the same picture, since its decoder has learned to ignore the latents.
-
-# %% tags=["report"]
-samples = {label: model.decode(prior_draws(model, steps, seed)) for label, model in models.items()}
-figures.picture_rows(samples, f"Samples from the prior: CVAE, {params}, {data.title}")
-plt.show()
-
-# %% [markdown]
-# ## Interpolation between two pictures
+# The study's account of its first difficulty runs (a) and (b) together. They have opposite causes:
+# averaging makes the KL term far too *strong* and collapses the posterior, whereas it is a KL term
+# that is too *weak* which empties the samples of meaning. The remedy that the study chose, sum and
+# sum, is right for both.
 #
-# The same two test pictures for all three. In (a) there is nothing to walk between. In (b) nothing
-# has drawn the posteriors together, and the walk is close to a cross-fade: one picture fades while
-# the other appears. In (c) each step is a picture.
+# ## Now you
+#
+# Make the draws smaller or larger. Is there a scale at which (b) feels at home, and when does (c)
+# begin to exaggerate?
 
-# %% tags=["report"]
-means = {label: posterior_means(model, data.test[:2]) for label, model in models.items()}
-strips = {label: interpolate(models[label], *ends, steps) for label, ends in means.items()}
-figures.interpolation_rows(
-    strips, f"Between two encoded test pictures: CVAE, {params}, {data.title}"
+# %%
+scale = 2.0
+torch.manual_seed(seed)
+z = scale * torch.randn(9, 128)
+figures.image_rows(
+    {label: model.decode(z[:, : model.latent_dim]).detach() for label, model in models.items()},
+    f"Draws from N(0, 1) times {scale:g}, decoded",
 )
 plt.show()
+
+# %% [markdown]
+# That is the study so far. Back to [00, what is wrong with a plain
+# autoencoder?](00_why_variational.ipynb) or to the [README](../README.md), which has all results.

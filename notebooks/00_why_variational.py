@@ -1,0 +1,251 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What is wrong with a plain autoencoder?
+#
+# An autoencoder squeezes an image into a code, a few numbers, and learns to unfold the code again.
+# That should be all one needs to *invent* images: choose numbers, unfold them. It is not. Here are
+# ten draws from a normal distribution, unfolded by two models with the same layers and 128 numbers
+# a code: one that has learned to reconstruct and next to nothing else, and a variational one.
+
+# %% tags=["parameters"]
+params = "plane"
+dataset = "shapes"
+seed = 0
+max_epochs = 100
+limit = None
+size = 32
+precision = "auto"
+
+# %%
+import inspect
+
+import matplotlib.pyplot as plt
+import torch
+from scipy.spatial import KDTree
+
+from vae_core import figures
+from vae_core.data import facts, load_dataset
+from vae_core.data.synthetic import shapes
+from vae_core.evaluation import evaluate
+from vae_core.experiment import train_or_load
+from vae_core.latent import interpolate, posterior_means, prior_draws
+from vae_core.models import VAE, Autoencoder
+
+# %%
+data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
+options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
+large = {
+    "KL term × 0.0001": train_or_load("conv", "p2", data, beta=1e-4, **options).model,
+    "VAE": train_or_load("conv", "p2", data, **options).model,
+}
+
+# %% tags=["report"]
+figures.samples(large, f"Ten draws from N(0, 1), decoded: 128 latents, {data.title}", seed=3)
+plt.show()
+
+# %% [markdown]
+# Both have seen the same images, and the first reconstructs them better (it is model (b) of
+# [05](05_posterior_collapse.ipynb)). Why is it at a loss here, and the other is not?
+#
+# 128 numbers cannot be drawn on paper. Two can. From here on, a code is two numbers, and the
+# autoencoder is a plain one: no noise, no KL term.
+
+# %%
+runs = {
+    "autoencoder": train_or_load("ae", params, data, beta=0.0, **options),
+    "VAE": train_or_load("conv", params, data, **options),
+}
+models = {name: run.model for name, run in runs.items()}
+codes = {name: posterior_means(model, data.test) for name, model in models.items()}
+
+# %% [markdown]
+# ## Where do the codes lie?
+#
+# *Before you look: does anything tell an autoencoder where to put its codes?* Below is the code of
+# every test image, a dot each, in the colour of the object that it shows. The circles are where a
+# draw from N(0, 1) falls: half of them inside the inner one, 99 % inside the outer.
+
+# %%
+# The built-in shapes come with the factors that made them; other images show their mean colour.
+colours = data.test.float().mean((2, 3)) / 255
+if dataset == "shapes":
+    same, factors = shapes(len(data.test), seed=2, size=size)
+    assert torch.equal(same, data.test)
+    colours = plt.get_cmap("hsv")(factors["hue"])
+
+# %% tags=["report"]
+figure, axes = figures.panels(2, f"The codes of the test images of {data.title}", (12, 6))
+for axis, (name, points) in zip(axes[0], codes.items(), strict=True):
+    axis.scatter(*points.T, c=colours, s=9)
+    for radius in (1.18, 3.03):
+        axis.add_patch(plt.Circle((0, 0), radius, fill=False, color="black"))
+    axis.set(title=name, xlabel="first latent", ylabel="second latent", aspect="equal")
+    axis.set_adjustable("datalim")
+plt.show()
+
+# %% [markdown]
+# Nothing does. The autoencoder has thrown one kind of image far out, crowded the others into a
+# corner, and left the land between empty; another seed would throw them elsewhere. A draw from
+# N(0, 1) falls into the corner and never reaches the arm. The VAE's codes lie as draws from N(0, 1)
+# lie: all of the circle is settled, and hardly anything is outside.
+#
+# ## What do draws show of it?
+#
+# *Compare what each model can show, its reconstructions of test images, with what its draws show.*
+
+# %% tags=["report"]
+rows = {}
+for name, model in models.items():
+    rows[f"{name}, test images"] = model.reconstruct(data.test[:12])
+    rows[f"{name}, draws"] = model.decode(prior_draws(model, 12, seed=3)).detach()
+figures.image_rows(
+    rows, f"What two latents can show, and what draws from N(0, 1) show, {data.title}"
+)
+plt.show()
+
+# %% [markdown]
+# Look for purple: the autoencoder knows how to paint it, and no draw asks it to. The VAE's palette
+# is smaller, since it pays for every nat that it says, but its draws use all of it.
+#
+# ## The whole plane, decoded
+#
+# Every tile is the decoded image of its place: for the VAE within two and a half units of the
+# origin, for the autoencoder wherever it has put 95 % of its codes.
+
+
+# %%
+def plane(model, left, right, tiles=14):
+    """Decode a square grid of places; return it as one image [tiles * H, tiles * W, 3]."""
+    xs = torch.linspace(float(left[0]), float(right[0]), tiles)
+    ys = torch.linspace(float(left[1]), float(right[1]), tiles)
+    z = torch.stack(torch.meshgrid(xs, ys.flip(0), indexing="xy"), dim=-1).view(-1, 2)
+    images = model.decode(z).detach().view(tiles, tiles, 3, size, size)
+    return images.permute(0, 3, 1, 4, 2).reshape(tiles * size, tiles * size, 3)
+
+
+# %% tags=["report"]
+figure, axes = figures.panels(2, f"The decoded plane of both models, {data.title}", (12, 6.4))
+for axis, (name, model) in zip(axes[0], models.items(), strict=True):
+    low, high = codes[name].quantile(torch.tensor([0.025, 0.975]), dim=0)
+    if name == "VAE":
+        low, high = torch.full((2,), -2.5), torch.full((2,), 2.5)
+    extent = [float(edge) for edge in (low[0], high[0], low[1], high[1])]
+    axis.imshow(plane(model, low, high), extent=extent, aspect="auto")
+    axis.set(title=name, xlabel="first latent", ylabel="second latent")
+    axis.grid(visible=False)
+plt.show()
+
+# %% [markdown]
+# In two dimensions even the empty land decodes to something: it lies between settled places on all
+# sides, and the decoder has no choice but to blend. With every dimension more, there is more land
+# and no more images to settle it, until nearly all of it is wilderness: that is the first figure.
+#
+# ## What lies between two codes?
+#
+# *Take two test images, encode both, and walk from one code to the other in ten equal steps. What
+# should one see on the way?*
+
+# %% tags=["report"]
+ends = {name: posterior_means(model, data.test[:6][-2:]) for name, model in models.items()}
+walks = {name: interpolate(models[name], *pair) for name, pair in ends.items()}
+figures.strips(walks, f"Between two encoded test images of {data.title}")
+plt.show()
+
+# %% [markdown]
+# ## One number for the holes
+#
+# Could one take a draw from N(0, 1) for the code of an image? Mix as many draws as there are
+# codes, and ask of every point: *is its nearest neighbour of its own kind?* If draws and codes are
+# distributed alike, that is as likely as not, and the share is 0.5. If they keep apart, because
+# the codes leave regions empty that draws fall into, or lie where no draw falls, it rises to 1.
+#
+# This is the nearest-neighbour two-sample test (Schilling 1986, Henze 1988). It needs no bins, no
+# scale and no training, and its value for "no difference" is known; with 2,000 of each, chance
+# moves it by about 0.01. A VAE's code is a draw from its posterior here, as it is in training.
+
+
+# %%
+def own_kind(points, others):
+    """Return the share of all points whose nearest neighbour is of their own kind."""
+    n = min(len(points), len(others))
+    both = torch.cat([points[:n], others[:n]]).numpy()
+    _, neighbours = KDTree(both).query(both, k=2)
+    return ((neighbours[:, 1] < n) == (neighbours[:, 0] < n)).mean()
+
+
+# %% tags=["report"]
+torch.manual_seed(0)
+with torch.no_grad():
+    posterior = models["VAE"].encode(models["VAE"].unit_interval(data.test))
+points = {"autoencoder": codes["autoencoder"], "VAE": VAE.reparameterize(*posterior)}
+draws = prior_draws(models["VAE"], len(data.test), seed=1)
+for name, place in points.items():
+    share = own_kind(place, draws)
+    print(f"{name}: {share:.2f} of codes and draws have a nearest neighbour of their own kind")
+
+# %% [markdown]
+# One may object that N(0, 1) was never promised by the autoencoder. So let it choose: fit a normal
+# distribution to its codes, and draw from that one instead.
+
+# %%
+own = torch.distributions.MultivariateNormal(
+    points["autoencoder"].mean(0), torch.cov(points["autoencoder"].T)
+)
+torch.manual_seed(1)
+share = own_kind(points["autoencoder"], own.sample((len(data.test),)))
+print(f"autoencoder, with a normal distribution of its own: {share:.2f}")
+
+# %% [markdown]
+# That does not help: a corner with an arm is no normal distribution. Whoever wants to draw from
+# these codes has to learn their shape first. The VAE's are not quite N(0, 1) either, but near.
+#
+# ## What is different inside?
+#
+# The layers are the same. Where the autoencoder hands its code on, the VAE adds noise to it:
+
+# %%
+print(inspect.getsource(Autoencoder.reparameterize))
+print(inspect.getsource(VAE.reparameterize))
+
+# %% [markdown]
+# and while the autoencoder pays for its squared error alone, the VAE pays for the length of its
+# message too, the KL divergence of its posterior from N(0, 1):
+#
+# $$L(x) = \sum_i (x_i - \hat{x}_i)^2
+# + \mathrm{KL}\left(q(z \mid x) \,\|\, \mathcal{N}(0, 1)\right)$$
+#
+# Noise makes a code a neighbourhood, so that neighbours have to look alike. The KL term pulls all
+# neighbourhoods to the same place, so that no land is left between them. What does that cost?
+
+# %%
+for name, model in [*models.items(), *large.items()]:
+    error = evaluate(model, data.test)["reconstruction"]
+    print(f"{name}, {model.latent_dim} latents: squared error {error:.1f} per test image")
+
+# %% [markdown]
+# With two latents, hardly anything: both are short of room, and neither can say much. With 128 the
+# price is plain: the model that may say whatever it likes errs a fraction as much, and can be
+# asked for nothing new.
+#
+# ## Now you
+#
+# Choose a place, and see what each of the two makes of it. Where does the autoencoder keep its
+# purple? How far out can you go until an image falls apart?
+
+# %%
+place = torch.tensor([[-9.0, -2.0]])
+figures.image_rows(
+    {name: model.decode(place).detach() for name, model in models.items()}, "One place, decoded"
+)
+plt.show()
+
+# %% [markdown]
+# Two latents are for looking at. From here on there are 128 or 256 of them, and the question is
+# which layers to put around them: [01, fully connected against convolutional](01_fc_vs_cvae.ipynb).
