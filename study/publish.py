@@ -149,7 +149,7 @@ def draw_gallery(folder: Path, checkpoints: Path) -> list[Path]:
             ("curves", figures.loss_curves(runs, f"Validation loss on {title}", training=False)),
         ):
             drawn.append(folder / f"{name}-{kind}.png")
-            with writing(drawn[-1]) as file, plt.rc_context(figures.STYLE):
+            with writing(drawn[-1]) as file:
                 figure.savefig(file, format="png")
             plt.close(figure)
     return drawn

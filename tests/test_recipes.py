@@ -33,8 +33,8 @@ again = load_run(runs[1].folder)
 assert torch.equal(again.model.to_mu.weight, runs[1].model.to_mu.weight)
 table = pandas.DataFrame([tables.result(run, data.test) for run in runs])
 assert ("p1", "small VAE") in tables.results_table(table).index
-curve = figures.loss_curves({run.model.title: run for run in runs}, "Loss").axes[0].lines[1]
-assert {line.get_color() for line in figures.plt.gcf().axes[0].lines} >= {"#6b7a8f"}
+curves = figures.loss_curves({run.model.title: run for run in runs}, "Loss").axes[0]
+assert {line.get_color() for line in curves.lines} >= {"#6b7a8f"}
 """
 
 
