@@ -6,7 +6,7 @@ MAKEFLAGS += --no-builtin-rules
 # Each setting that is given reaches Python as VAE_<NAME>, character for character: no shell and no
 # second reading by make comes between. What they mean and their defaults: study/runs.py.
 SETTINGS := DATASET FACES SETS SEED SEEDS MAX_EPOCHS LIMIT SIZE PRECISION RETRAIN REPORT RESULTS \
-            WORKERS SCHEDULER
+            WORKERS SCHEDULER GRID YES
 define pass
 export VAE_$(1) = $$(value $(1))
 unexport $(1)
@@ -21,7 +21,7 @@ export TQDM_DISABLE := 1
 export JUPYTER_PREFER_ENV_PATH := 1
 export IPYTHONDIR := $(CURDIR)/.ipython
 
-.PHONY: help report study gallery publish test lab pair reference bench clean
+.PHONY: help report study sweep gallery publish test lab pair reference bench clean
 
 # Called as a module of this python, a tool works in any folder and in a copy of it.
 RUN := @.venv/bin/python -m
@@ -45,6 +45,9 @@ report: .venv/.ready ## train, execute all notebooks, write report/index.html; D
 
 study: .venv/.ready ## the same with seeds 0 1 2 on CIFAR-10 and CelebA, and report/results.csv
 	$(RUN) study study
+
+sweep: .venv/.ready ## vary fields of a run, GRID="model=conv,fc beta=0.1,1,10": report/sweep.html, .csv
+	$(RUN) study sweep
 
 gallery: .venv/.ready ## draw what the published models imagine; no data is needed: report/gallery/
 	$(RUN) study gallery

@@ -15,6 +15,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from itertools import islice, product
 from pathlib import Path
@@ -24,6 +25,7 @@ BATCH = 128
 IMAGES = {"conv": 6_400, "fc": 12_800}
 SIZES = (5_000, 50_000)
 SIZE_REPEATS = 2
+SEVERAL = 6  # trainings
 CONFIGURATIONS = ("dataloader-2", "dataloader-0", "float32", "bfloat16")
 TITLES = {
     "dataloader-2": "PIL dataset, DataLoader with 2 workers, float32",
@@ -39,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, default=FOLDER / "results.json")
+    parser.add_argument("--several", action="store_true", help="only several runs at once")
     parser.add_argument("--worker", nargs=3, metavar=("CONFIGURATION", "MODEL", "IMAGES"))
     options = parser.parse_args()
     if options.worker:
@@ -47,6 +50,17 @@ def main() -> None:
         return
     from vae_core.hardware import processor
 
+    several = {"in turn": [], "engine": []}
+    for repeat in range(options.repeats):
+        for name, seconds in several.items():
+            seconds.append(in_own_process(name, "", 0)["seconds"])
+            print(f"{repeat + 1}/{options.repeats} {SEVERAL} runs, {name}: {seconds[-1]:.1f} s")
+    if options.several:
+        results = json.loads(options.output.read_text())
+        several = {"processor": processor(), "cores": os.cpu_count(), "seconds": several}
+        options.output.write_text(json.dumps(results | {"several": several}, indent=2) + "\n")
+        print(several_line(several))
+        return
     configurations = list(CONFIGURATIONS)
     if importlib.util.find_spec("pythae"):
         configurations.append("pythae")
@@ -76,6 +90,7 @@ def main() -> None:
         # What else runs on the machine can only lower it.
         "peak": {name: max(peak[name] for peak in peaks) for name in peaks[0]},
         "scaling": scaling,
+        "several": {"processor": processor(), "cores": os.cpu_count(), "seconds": several},
     }
     options.output.write_text(json.dumps(results, indent=2) + "\n")
     print(f"\n{table(results)}\n\nwritten to {options.output}")
@@ -94,6 +109,8 @@ def measure(configuration: str, model: str, images: int) -> dict:
     """Measure one configuration in this process: images per second and peak memory in MiB."""
     if configuration == "peak":
         return machine_peak()
+    if configuration in ("in turn", "engine"):
+        return several_runs(configuration == "engine")
     if configuration.startswith("dataloader"):
         speed = recipe_speed(model, images, workers=int(configuration[-1]))
     elif configuration == "pythae":
@@ -181,8 +198,6 @@ def recipe_speed(model_name: str, images: int, workers: int) -> float:
 
 def pythae_speed(model_name: str, images: int) -> float:
     """Time pythae's trainer with the same networks."""
-    import tempfile
-
     import torch
     from pythae.data.datasets import BaseDataset
     from pythae.models import VAE, VAEConfig
@@ -229,6 +244,38 @@ def pythae_speed(model_name: str, images: int) -> float:
             trainer.train_step(number)
             seconds.append(time.perf_counter() - began)
     return images / min(seconds)
+
+
+def several_runs(engine: bool) -> dict:
+    """Time some trainings of both models, shared out among workers or one after the other."""
+    import torch
+
+    from study.engine import run_all
+    from study.runs import Settings
+    from vae_core.experiment import train_or_load
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(max_epochs=2, limit=6_400, checkpoints=Path(folder))
+        runs = product(("conv", "fc"), range(SEVERAL // 2))
+        tasks = [settings.task(model, "p2", "shapes", seed) for model, seed in runs]
+        asked = [task.arguments for task in tasks]  # loads the images
+        began = time.perf_counter()
+        if engine:
+            run_all(tasks, settings)
+        else:
+            torch.set_num_threads(os.cpu_count())
+            for one in asked:
+                train_or_load(**one, checkpoints=folder)
+        return {"seconds": time.perf_counter() - began}
+
+
+def several_line(several: dict) -> str:
+    """Say how several runs at once compare with one after the other."""
+    in_turn, engine = (statistics.median(times) for times in several["seconds"].values())
+    return (
+        f"{SEVERAL} trainings of two epochs: {in_turn:.1f} s one after the other with all threads, "
+        f"{engine:.1f} s shared out among workers of one thread ({engine / in_turn:.2f})"
+    )
 
 
 def machine_peak() -> dict:
@@ -286,7 +333,7 @@ def table(results: dict) -> str:
             f"{speeds[0] / speeds[1]:.2f} times that at 5,000; "
             f"peak memory at 50,000 is {memory} MiB"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, several_line(results["several"])])
 
 
 if __name__ == "__main__":

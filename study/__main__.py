@@ -1,4 +1,4 @@
-"""`python -m study report` (or `study`, `gallery`, `publish`): what the Makefile calls."""
+"""`python -m study report` (or `study`, `sweep`, `gallery`, `publish`): what the Makefile calls."""
 
 import os
 import sys
@@ -14,13 +14,14 @@ def main(command: str) -> int:
     try:
         # Imported here, since workers import this module too, and should be quick to start.
         with Console().status("starting"):
-            from study import pages, publish
+            from study import pages, publish, sweep
             from study.runs import Settings
             from vae_core.storage import in_one_line
 
         commands = {
             "report": pages.report,
             "study": partial(pages.report, all_seeds=True),
+            "sweep": sweep.command,
             "gallery": publish.gallery,
             "publish": publish.publish,
         }

@@ -44,11 +44,11 @@ class Board:
     def lines(self) -> list[str]:
         """One line for the whole, with the time that is left, and one for each training."""
         elapsed, left = time.monotonic() - self.began, list(self.left.values())
-        whole = f"{self.finished} of {len(self.labels)} runs in {_clock(elapsed)}"
+        whole = f"{self.finished} of {len(self.labels)} runs in {clock(elapsed)}"
         if left:
             waiting = len(self.labels) - self.finished - len(left)
             expected = sum(left) + waiting * sum(self.whole.values()) / len(self.whole)
-            whole += f", about {_clock(max(*left, expected / len(self.running)))} left"
+            whole += f", about {clock(max(*left, expected / len(self.running)))} left"
         return [whole, *self.running.values()]
 
     def say(self, text: str):
@@ -69,7 +69,7 @@ class Board:
             self.running.setdefault(run, f"{label}: starts")
         else:
             self.left[run], self.whole[run] = (epochs - epoch) * seconds, epochs * seconds
-            news = f"epoch {epoch} of {epochs}, loss {loss:.2f}, {_clock(self.left[run])} left"
+            news = f"epoch {epoch} of {epochs}, loss {loss:.2f}, {clock(self.left[run])} left"
             self.running[run] = f"{label}: {news}"
 
     def finish(self, run: int, row: dict | None, error: str | None):
@@ -82,5 +82,6 @@ class Board:
         self.say(f"[{self.finished}/{len(self.labels)}] {self.labels[run]}: {news}")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return seconds as people say them."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -4,27 +4,29 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from dask.system import CPU_COUNT
 
+from study.board import clock
 from vae_core.checkpoints import RUN, Run
 from vae_core.data import NAMES, Dataset, facts, load_dataset
-from vae_core.experiment import finished_run, run_folder, set_aside, train_or_load
+from vae_core.experiment import finished_run, run_folder, set_aside
+from vae_core.hardware import choose_device, choose_precision
 from vae_core.models import MODELS
-from vae_core.parameter_sets import parameter_set
+from vae_core.parameter_sets import ParameterSet, parameter_set
 from vae_core.storage import CHECKPOINTS, PROJECT, held, in_one_line, write
 from vae_core.tables import read_results
-from vae_core.training import PRECISIONS
+from vae_core.training import PRECISIONS, Config, train
 
 NOTEBOOKS = PROJECT / "notebooks"
 NOTE = "retraining.txt"
 YES_OR_NO = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
-CHOICES = {"retrain": YES_OR_NO | {"": False}, "precision": {name: name for name in PRECISIONS}}
+CHOICES = {name: YES_OR_NO | {"": False} for name in ("retrain", "yes")}
+CHOICES["precision"] = {name: name for name in PRECISIONS}
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Settings:
     checkpoints: Path = CHECKPOINTS  # the folder of all runs
     workers: int | None = None  # trainings and notebooks at a time; None: one a core
     scheduler: str | None = None  # address of a Dask cluster; None: this machine
+    grid: str = ""  # what `make sweep` varies
+    yes: bool = False  # start however many runs it is
 
     @classmethod
     def from_environment(
@@ -66,6 +70,15 @@ class Settings:
         chosen = {"seeds": cls.seeds, **defaults, **given}
         return cls(**{"seed": chosen["seeds"][0], **chosen})
 
+    def task(
+        self, model: str, params: str | ParameterSet, dataset: str, seed: int, **options: Any
+    ) -> "Task":
+        """Return a run with these settings; `options` are fields of `Config` that are odd."""
+        known = facts(dataset)
+        usual = {"max_epochs": self.max_epochs or known.epochs, "precision": self.precision}
+        of_the_data = self.limit, known.fraction, self.size
+        return Task(model, params, dataset, seed, usual | options, *of_the_data)
+
 
 def _read(name: str, text: str) -> Any:
     text.encode()  # a file's name need not be UTF-8, but pages and run.json are
@@ -75,7 +88,7 @@ def _read(name: str, text: str) -> Any:
         return known[text.strip().lower()]
     if not text.strip():
         raise ValueError("give a value, or leave the setting out")
-    if name == "scheduler" or (name in ("dataset", "faces") and text in NAMES):
+    if name in ("scheduler", "grid") or (name in ("dataset", "faces") and text in NAMES):
         return text
     if name in ("dataset", "faces", "report", "results", "checkpoints"):
         path = Path(os.path.abspath(os.path.expanduser(text)))  # notebooks stand elsewhere
@@ -97,7 +110,7 @@ class Task:
     """One run of the study; `options` are the arguments of `train_or_load` without own fields."""
 
     model: str
-    params: str
+    params: str | ParameterSet
     dataset: str  # a name or an absolute path
     seed: int
     options: dict[str, Any] = field(default_factory=dict, hash=False)
@@ -108,9 +121,12 @@ class Task:
     @property
     def label(self) -> str:
         """What people call the run."""
-        named = f"{MODELS[self.model].title} {self.params} on {facts(self.dataset).title}"
-        odd = [name for name in self.options if name not in ("max_epochs", "precision")]
-        return f"{named}, seed {self.seed}" + "".join(f", {n} {self.options[n]}" for n in odd)
+        params = parameter_set(self.params)
+        named = f"{MODELS[self.model].title} {params.name} on {facts(self.dataset).title}"
+        odd = {n: v for n, v in self.options.items() if n not in ("max_epochs", "precision")}
+        if isinstance(self.params, ParameterSet):
+            odd |= {name: value for name, value in vars(params).items() if name != "name"}
+        return f"{named}, seed {self.seed}" + "".join(f", {n} {v}" for n, v in odd.items())
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -128,7 +144,7 @@ class Task:
         return finished_run(**self.arguments, checkpoints=checkpoints)
 
 
-@cache
+@lru_cache(maxsize=2)  # those of a study; a sweep may go over more than memory holds
 def _load(name: str, limit: int | None, fraction: float, size: int) -> Dataset:
     return load_dataset(name, limit=limit, fraction=fraction, size=size)
 
@@ -147,11 +163,7 @@ def pages(settings: Settings) -> list[Page]:
     """List the report's pages in their order; every notebook in `notebooks/` is one at least."""
 
     def run(model, params, dataset=settings.dataset, seed=settings.seed, **odd) -> Task:
-        known = facts(dataset)
-        options = {"max_epochs": settings.max_epochs or known.epochs, **odd}
-        options["precision"] = settings.precision
-        of_the_data = settings.limit, known.fraction, settings.size
-        return Task(model, params, dataset, seed, options, *of_the_data)
+        return settings.task(model, params, dataset, seed, **odd)
 
     sets, dataset, faces = settings.sets, settings.dataset, settings.faces
     seeds = list(dict.fromkeys((settings.seed, *settings.seeds)))
@@ -206,22 +218,22 @@ def estimate(tasks: Iterable[Task], settings: Settings) -> str:
     epochs = published.groupby(["model", "params", "beta", "reduction"])["epochs"].mean()
     measured, seconds, threads = {}, [], torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
-    with TemporaryDirectory() as scratch:
-        for task in tasks:
-            asked, kind = task.arguments, (task.model, task.params)
-            data, most = asked["dataset"], asked["max_epochs"]
-            if kind not in measured:
-                few = replace(data, train=data.train[:2048], validation=data.validation[:128])
-                brief = {**asked, "dataset": few, "max_epochs": 2}
-                run = train_or_load(**brief, checkpoints=scratch)
-                measured[kind] = run.history[-1]["seconds"] / len(few.train)
-            loss = asked.get("beta", 1.0), asked.get("reduction", "sum")
-            expected = min(most, epochs.get((*kind, *loss), most))
-            seconds.append(measured[kind] * len(data.train) * expected)
+    device = choose_device()
+    for task in tasks:
+        data, params = task.arguments["dataset"], parameter_set(task.params)
+        config = Config(task.model, params, task.seed, **task.options)
+        kind = task.model, params.batch_size, params.latent_dim, data.size
+        if kind not in measured:
+            few = replace(data, train=data.train[:2048], validation=data.validation[:128])
+            precision = choose_precision(config.precision, device)
+            _, history = train(replace(config, max_epochs=2), few, device, precision)
+            measured[kind] = history[-1]["seconds"] / len(few.train)
+        same = task.model, params.name, config.beta, config.reduction
+        expected = min(config.max_epochs, epochs.get(same, config.max_epochs))
+        seconds.append(measured[kind] * len(data.train) * expected)
     torch.set_num_threads(threads)
     workers = settings.workers or CPU_COUNT
-    minutes = max(sum(seconds) / workers, *seconds) / 60
-    return f"{minutes:.0f} min, {workers} at a time"
+    return f"{clock(max(sum(seconds) / workers, *seconds))}, {workers} at a time"
 
 
 def begin_anew(tasks: Iterable[Task], checkpoints: Path) -> None:
