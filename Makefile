@@ -65,7 +65,7 @@ pair: .venv/.ready ## bring the .ipynb up to date with their .py, keeping the ou
 	$(RUN) jupytext --quiet --to ipynb --update notebooks/[0-9]*.py
 
 reference: pair ## execute the notebooks on published runs and store their outputs
-	$(RUN) nbconvert --log-level WARN --to notebook --execute --inplace \
+	$(RUN) nbconvert --log-level WARN --to notebook --execute --inplace --coalesce-streams \
 	    --ExecutePreprocessor.record_timing=False notebooks/[0-9]*.ipynb
 
 test: .venv/.ready ## lint, unit tests, pair check, and nbval on the notebooks

@@ -62,7 +62,8 @@ else:
         for model in ("fc", "conv")
         for number in seeds.replace(",", " ").split()
     ]
-    table = pd.DataFrame([result(run) for run in runs])
+    solved = [train_or_load("linear", name, data, seed, **options) for name in sets]
+    table = pd.DataFrame([result(run) for run in [*runs, *solved]])
 first = [run for run in runs if run.config.seed == runs[0].config.seed]
 counted = f"seeds {', '.join(map(str, sorted(table['seed'].unique())))}"
 
@@ -83,7 +84,10 @@ def by_set(axis, column, published=None):
                     color=MODELS[model].colour,
                 )
     axis.set_xticks(range(len(sets)), sets)
-    axis.set_xlabel("parameter set (red: FC-VAE, blue: CVAE)")
+    if published:
+        level = table[table["model"] == "linear"][column].mean()
+        axis.axhline(level, color=MODELS["linear"].colour, linestyle="--")
+    axis.set_xlabel("parameter set (red: FC-VAE, blue: CVAE, dashed: linear VAE)")
 
 
 figure, axes = figures.panels(2, f"Three parameter sets on {title}, {counted}", (12, 4.5))
@@ -96,6 +100,10 @@ plt.show()
 # %% [markdown]
 # A dot is a run, a bar the mean of the seeds with its 95 % interval, a square what the study
 # published for CIFAR-10. The losses of a model lie close together; when a training stops does not.
+#
+# The dashed line was not trained: it is the *linear* VAE, which has a closed form. On CIFAR-10
+# (JPEG) no FC-VAE gets below it, although nothing keeps its layers from doing what a matrix does.
+# *Before you read on: what does that say about the difference between red and blue?*
 #
 # ## The sets
 #

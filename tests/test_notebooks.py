@@ -106,10 +106,12 @@ def test_00_the_autoencoder_has_holes_and_the_vae_hardly_any():
 def test_01_the_cvae_has_the_lower_loss():
     (difference,) = found("01_fc_vs_cvae", r"The CVAE's test loss is lower by ([\d.]+) nats")
     losses = [
-        published_run(model, "p2", "shapes").summary["test"]["loss"] for model in ("fc", "conv")
+        published_run(model, "p2", "shapes").summary["test"]["loss"]
+        for model in ("fc", "conv", "linear")
     ]
     assert difference == pytest.approx(losses[0] - losses[1], abs=0.06) and difference > 1
-    assert re.search(rf"test loss +{losses[0]:.1f} +{losses[1]:.1f}\n", said("01_fc_vs_cvae"))
+    row = "test loss +" + " +".join(f"{loss:.1f}" for loss in losses)
+    assert re.search(rf"{row}\n", said("01_fc_vs_cvae")) and losses[2] > losses[0]
     assert "negative_elbo is the loss of vae_core" in said("01_fc_vs_cvae")
     usual, noise = found("01_fc_vs_cvae", r"CVAE: (\d+) nats for a test image,.* (\d+) for noise")[
         0:2

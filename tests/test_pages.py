@@ -193,10 +193,10 @@ def test_the_study_says_first_what_it_takes_and_writes_the_table(notebook, setti
     seeds = replace(settings, seeds=(0, 1))
     assert pages.report(seeds, all_seeds=True) == 0
     said = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"2 runs, 2 of them to be trained: \d+ s, 2 at a time", said[0])
-    assert len((settings.report / "results.csv").read_text().splitlines()) == 3
+    assert re.fullmatch(r"3 runs, 3 of them to be trained: \d+ s, 2 at a time", said[0])
+    assert len((settings.report / "results.csv").read_text().splitlines()) == 4
     assert pages.report(seeds, all_seeds=True) == 0
-    assert "2 runs, 0 of them to be trained: nothing to train" in capsys.readouterr().out
+    assert "3 runs, 0 of them to be trained: nothing to train" in capsys.readouterr().out
 
 
 @pytest.fixture

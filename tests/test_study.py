@@ -101,19 +101,19 @@ def test_a_setting_without_sense_is_one_line(name, text, said, monkeypatch, caps
 def test_every_run_is_listed_once_and_the_first_seed_comes_first():
     asked = Settings(dataset="/a/images", seeds=(0, 1, 2))
     listed = runs.study_tasks(asked)
-    assert len(listed) == len(set(listed)) == 3 * (6 + 1) + 2
-    assert all(task.seed == 0 for task in listed[: 6 + 1 + 2])
+    assert len(listed) == len(set(listed)) == 3 * (6 + 1) + 2 + 3 + 1
+    assert all(task.seed == 0 for task in listed[: 6 + 1 + 2 + 3 + 1])
     assert len({task.label for task in listed}) == len(listed)
     # 04 shows faces of one seed, and the balanced loss of 05 is p2's whatever SETS are.
-    assert len(runs.study_tasks(replace(asked, sets=("p1",), seeds=(0,)))) == 2 + 1 + 3
+    assert len(runs.study_tasks(replace(asked, sets=("p1",), seeds=(0,)))) == 3 + 2 + 3
     same = Settings(dataset="/a/images", faces="/a/images", sets=("p2",))
-    assert len([task for task in runs.study_tasks(same) if task.options.get("beta", 1) == 1]) == 3
+    assert len([task for task in runs.study_tasks(same) if task.options.get("beta", 1) == 1]) == 4
 
 
 def test_the_stored_answers_need_no_training():
-    assert len(runs.study_tasks(Settings())) == 6
+    assert len(runs.study_tasks(Settings())) == 6 + 3
     for settings in (Settings(max_epochs=2), Settings(retrain=True), Settings(limit=99)):
-        assert len(runs.study_tasks(settings)) == 6 + 1 + 2
+        assert len(runs.study_tasks(settings)) == 6 + 3 + 2 + 2
 
 
 @pytest.mark.parametrize("page", runs.pages(Settings()), ids=lambda page: page.name)

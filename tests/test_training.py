@@ -1,4 +1,5 @@
 import math
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -6,6 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vae_core.data import Dataset, synthetic
+from vae_core.evaluation import evaluate
 from vae_core.hardware import choose_device, choose_precision
 from vae_core.parameter_sets import ParameterSet, parameter_set
 from vae_core.training import (
@@ -14,6 +17,7 @@ from vae_core.training import (
     initial_model,
     seeded_generator,
     stopping_epoch,
+    train,
 )
 
 P = ParameterSet("tiny", 16, 1e-3, 2)
@@ -77,6 +81,72 @@ def test_generators_of_different_uses_differ():
     assert len(draws) == 32
 
 
+DATA = Dataset(*(synthetic.shapes(n, n)[0] for n in (64, 16, 16)), "some", "some", "")
+
+
+def trained(**options):
+    config = Config("fc", P, max_epochs=3, patience=0, **options)
+    states = []
+
+    def keep(state):
+        states.append(deepcopy(state))
+
+    model, history = train(config, DATA, torch.device("cpu"), after_epoch=keep)
+    return config, model, history, states
+
+
+def test_without_patience_nothing_stops_it():
+    assert len(trained(min_delta=1e9)[2]) == 3
+
+
+def test_the_cosine_schedule_falls_from_the_rate_to_0_and_survives_an_interruption(monkeypatch):
+    rates, step = [], torch.optim.Adam.step
+
+    def noted(optimizer, *arguments):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", noted)
+    config, model, _, states = trained(schedule="cosine")
+    steps = torch.arange(12) / 12  # of 3 epochs of 64 images in batches of 16
+    expected = P.learning_rate / 2 * (1 + (math.pi * steps).cos())
+    assert rates == pytest.approx(expected.tolist(), abs=1e-9)
+    again, _ = train(config, DATA, torch.device("cpu"), start=states[0])
+    assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
+    assert rates[12:] == rates[4:12]
+
+
+@pytest.mark.parametrize(("beta", "reduction"), [(0.3, "sum"), (1.0, "sum"), (2e-4, "mean")])
+def test_the_linear_vae_is_probabilistic_pca(beta, reduction):
+    """Its bound in closed form (Lucas et al. 2019), over eigenvalues that NumPy finds."""
+    config = Config("linear", ParameterSet("wide", 1, 1e-3, 24), beta=beta, reduction=reduction)
+    images = Dataset(*(synthetic.shapes(n, 1, size=8)[0] for n in (800, 9, 9)), "s", "s", "")
+    model, (epoch,) = train(config, images, torch.device("cpu"))
+    pixels = images.train.flatten(1).numpy() / 255
+    eigenvalues = np.linalg.eigvalsh(np.cov(pixels.T, bias=True))[::-1]
+    values = 192 if reduction == "mean" else 1
+    kept = eigenvalues[:24][eigenvalues[:24] > beta * values / 2]
+    assert 0 < len(kept) < 24 or beta < 1
+    lost = eigenvalues.sum() - kept.sum()
+    bound = beta / 2 * np.sum(np.log(2 * kept / beta / values) + 1) + lost / values
+    found = np.mean([evaluate(model, images.train, k, beta, reduction)["loss"] for k in range(20)])
+    assert found == pytest.approx(bound, rel=2e-3)
+    assert epoch["train_loss"] == evaluate(model, images.train, 0, beta, reduction)["loss"]
+    for parameter in (model.decoder.weight, model.to_mu.weight, model.to_logvar.bias):
+        with torch.no_grad():  # no neighbour is better
+            parameter.mul_(1.3)
+            worse = evaluate(model, images.train, 0, beta, reduction)["loss"]
+            parameter.div_(1.3)
+        assert worse > epoch["train_loss"]
+
+
+def test_what_the_linear_vae_cannot_solve():
+    with pytest.raises(ValueError, match=r"beta is 0.0; .* above 0"):
+        train(Config("linear", P, beta=0), DATA, torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"at most 3×64×64"):
+        initial_model(Config("linear", P), (3, 96, 96))
+
+
 @pytest.mark.parametrize("name", ["tpu", "cpu:x", "cpu:"])
 def test_unknown_device_is_refused(name):
     with pytest.raises(ValueError, match=f"{name}'.*cpu"):
@@ -106,7 +176,10 @@ def test_automatic_precision_asks_the_processor(monkeypatch, capability):
         ("seed", 1.0),
         ("max_epochs", 0),
         ("max_epochs", "6"),
-        ("patience", 0),
+        ("patience", -1),
+        ("patience", "none"),
+        ("schedule", "linear"),
+        ("schedule", "cosine"),  # which early stopping would cut
         ("min_delta", -0.1),
         ("beta", math.nan),
         ("beta", None),

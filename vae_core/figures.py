@@ -74,7 +74,9 @@ def image_rows(
         axis.set(xticks=[], yticks=[], frame_on=False)
     for (label, images), line in zip(rows.items(), axes, strict=True):
         for image, axis in zip(images, line, strict=False):
-            axis.imshow(image.detach().cpu().movedim(0, -1), interpolation="nearest")
+            if image.is_floating_point():
+                image = image.detach().clamp(0, 1)
+            axis.imshow(image.cpu().movedim(0, -1), interpolation="nearest")
         if row_labels:
             line[0].set_ylabel(label, rotation=0, ha="right", va="center")
     for label, axis in zip(column_labels, axes[0], strict=False):
@@ -125,7 +127,8 @@ def loss_curves(runs: Mapping[str, Run], title: str, training: bool = True) -> F
     Strong lines are means over the validation images after the epoch, faint ones, where
     `training` is true, over the training images while they are learned. The colour is the
     model, the line's style the parameter set; a dot marks the best epoch, whose weights are kept.
-    The first epoch, which would flatten all others, is left out of more than five.
+    The first epoch, which would flatten all others, is left out of more than five; a model that was
+    solved in one is a level line.
     """
     sets = list(dict.fromkeys(run.config.params.name for run in runs.values()))
     figure, axes = panels(3, title, (12, 3.8))
@@ -136,6 +139,9 @@ def loss_curves(runs: Mapping[str, Run], title: str, training: bool = True) -> F
             line = LINES[sets.index(run.config.params.name) % len(LINES)]
             style = {"color": run.model.colour, "linestyle": line}
             held_out = [row[f"validation_{part}"] for row in shown]
+            if len(run.history) == 1:
+                axis.axhline(held_out[0], label=name, **style)
+                continue
             axis.plot(epochs, held_out, label=name, **style)
             if training:
                 axis.plot(epochs, [row[f"train_{part}"] for row in shown], **style, alpha=0.4)

@@ -15,7 +15,7 @@ def prior_draws(model: VAE, n: int, seed: int = 0) -> Tensor:
 @torch.no_grad()
 def imagine(model: VAE, n: int, seed: int = 0) -> Tensor:
     """Decode `n` draws from the prior into uint8 images [n, C, H, W]."""
-    return (model.decode(prior_draws(model, n, seed)) * 255).round().byte()
+    return (model.decode(prior_draws(model, n, seed)) * 255).round().clamp(0, 255).byte()
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import scipy.linalg
 import torch
 from torch import Generator, Tensor, nn
 
@@ -158,4 +159,62 @@ class Autoencoder(ConvVAE):
         return mu
 
 
-MODELS: dict[str, type[VAE]] = {model.name: model for model in (FCVAE, ConvVAE, Autoencoder)}
+class LinearVAE(VAE):
+    """The best linear encoder and decoder, solved instead of trained: probabilistic PCA.
+
+    Squared error + beta * KL is, up to a constant and a factor, the loss of a Gaussian decoder of
+    variance beta / 2. Along the directions in which the training images vary by more than that it
+    keeps them, and gives up the others (Tipping & Bishop 1999, "Probabilistic Principal Component
+    Analysis"; Lucas et al. 2019, arXiv:1911.02469). Decoded images may leave [0, 1].
+
+    Raises:
+        ValueError: the images are larger than 3×64×64, whose covariance does not fit in memory.
+    """
+
+    name, title, colour = "linear", "linear VAE", "#5b5f97"
+
+    def __init__(self, latent_dim, image_shape):
+        values = math.prod(image_shape)
+        if values > 3 * 64 * 64:
+            raise ValueError(f"{self.title}: images of {values:,} values; at most 3×64×64 fit")
+        super().__init__(latent_dim, image_shape, hidden=values)
+        self.encoder, self.decoder = nn.Flatten(), nn.Linear(latent_dim, values)
+
+    def decode(self, z):
+        """Return the images [N, C, H, W], float32, of the latents [N, latent_dim]."""
+        return self.decoder(z).float().reshape(-1, *self.image_shape)
+
+    @torch.no_grad()
+    def fit(self, images: Tensor, beta: float) -> None:
+        """Take the weights that minimize squared error + beta * KL over uint8 images [N, C, H, W].
+
+        Raises:
+            ValueError: beta is 0, so that nothing would be given up.
+        """
+        if not beta > 0:
+            raise ValueError(f"beta is {beta!r}; the {self.title} needs one above 0")
+        pixels, variance = images.flatten(1), beta / 2
+        mean = sum(batch.double().sum(0) for batch in pixels.split(4096)) / (255 * len(pixels))
+        covariance = torch.zeros(pixels.shape[1], pixels.shape[1])
+        for batch in pixels.split(4096):
+            centred = batch.float().div_(255) - mean.float()
+            covariance.addmm_(centred.T, centred, alpha=1 / len(pixels))
+        # The most variable directions come last.
+        most = len(covariance) - min(self.latent_dim, len(covariance))
+        found = scipy.linalg.eigh(covariance.numpy(), subset_by_index=(most, len(covariance) - 1))
+        eigenvalues, directions = (torch.from_numpy(part).flip(-1) for part in found)
+        kept = int((eigenvalues > variance).sum())
+        eigenvalues, directions = eigenvalues[:kept], directions[:, :kept]
+        scale = (eigenvalues - variance).sqrt()
+        for parameter in self.parameters():
+            parameter.zero_()
+        self.decoder.weight[:, :kept] = directions * scale
+        self.decoder.bias.copy_(mean)
+        self.to_mu.weight[:kept] = (directions * (scale / eigenvalues)).T
+        self.to_mu.bias.copy_(-self.to_mu.weight @ mean.float())
+        self.to_logvar.bias[:kept] = (variance / eigenvalues).log()
+
+
+MODELS: dict[str, type[VAE]] = {
+    model.name: model for model in (FCVAE, ConvVAE, Autoencoder, LinearVAE)
+}

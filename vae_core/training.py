@@ -18,6 +18,7 @@ from vae_core.parameter_sets import ParameterSet
 from vae_core.storage import number, progress, whole_number
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+SCHEDULES = ("constant", "cosine")
 MONITORS = ("train", "validation")
 
 History = list[dict[str, float]]
@@ -36,12 +37,14 @@ class Config:
         params: batch size, learning rate and latent dimensions.
         seed: all draws of the training come from generators seeded from it.
         max_epochs: where the training ends at the latest.
-        patience: epochs without a fall of the monitored loss after which it stops.
+        patience: epochs without a fall of the monitored loss after which it stops; 0: no stopping.
         min_delta: what counts as a fall, in nats per image.
         monitor: the loss that early stopping and the best epoch go by, "train" or "validation".
         beta: weight of the KL term.
         reduction: "sum" or "mean", see `elbo`.
         precision: "float32", "bfloat16", or "auto" for what suits the hardware.
+        schedule: "constant", or "cosine" for a learning rate that falls to 0 over `max_epochs`
+            (Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts).
 
     Raises:
         ValueError: a value makes no sense; the message names it.
@@ -57,9 +60,10 @@ class Config:
     beta: float = 1.0
     reduction: str = "sum"
     precision: str = "auto"
+    schedule: str = "constant"
 
     def __post_init__(self):
-        for field, least in (("seed", 0), ("max_epochs", 1), ("patience", 1)):
+        for field, least in (("seed", 0), ("max_epochs", 1), ("patience", 0)):
             object.__setattr__(self, field, whole_number(field, getattr(self, field), least))
         for field in ("min_delta", "beta"):
             object.__setattr__(self, field, number(field, getattr(self, field)))
@@ -68,10 +72,16 @@ class Config:
             ("monitor", MONITORS),
             ("reduction", REDUCTIONS),
             ("precision", PRECISIONS),
+            ("schedule", SCHEDULES),
         ):
             value = getattr(self, field)
             if not isinstance(value, str) or value not in known:
                 raise ValueError(f"unknown {field} {value!r}; choose one of {', '.join(known)}")
+        if self.schedule == "cosine" and self.patience:
+            raise ValueError(
+                f"patience is {self.patience}, but the schedule 'cosine' has to run to max_epochs; "
+                "give patience 0, which is no early stopping"
+            )
 
 
 class State(NamedTuple):
@@ -125,7 +135,7 @@ def train(
     start: State | None = None,
     after_epoch: Callable[[State], None] = lambda state: None,
 ) -> tuple[VAE, History]:
-    """Train until early stopping or `max_epochs`.
+    """Train until early stopping or `max_epochs`; a model with a closed form is solved.
 
     Each epoch draws its order and its noise from generators seeded from the run's seed and the
     epoch's number, so a training that goes on from `start` sees what it would have seen.
@@ -143,6 +153,8 @@ def train(
         TrainingDiverged: the loss became infinite or NaN.
     """
     model = initial_model(config, tuple(dataset.train.shape[1:]))
+    if hasattr(model, "fit"):
+        return model.eval(), [solve(model, config, dataset)]
     model = model.to(device, memory_format=model.memory_format)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.params.learning_rate, fused=True)
     history: History = list(start.history) if start else []
@@ -151,7 +163,7 @@ def train(
 
     while True:
         losses = [row[f"{config.monitor}_loss"] for row in history]
-        stopped = stopping_epoch(losses, config.patience, config.min_delta)
+        stopped = config.patience and stopping_epoch(losses, config.patience, config.min_delta)
         if stopped or len(history) >= config.max_epochs:
             break
         began, epoch = time.perf_counter(), len(history) + 1
@@ -167,6 +179,18 @@ def train(
 
     model.load_state_dict(best)
     return model.cpu().eval(), history
+
+
+def solve(model: VAE, config: Config, dataset: Dataset) -> dict[str, float]:
+    """Give a model its closed form; return the one epoch of its history."""
+    began = time.perf_counter()
+    values = math.prod(model.image_shape) if config.reduction == "mean" else 1
+    model.fit(dataset.train, config.beta * values)
+    row = {"epoch": 1}
+    for part, images in (("train", dataset.train), ("validation", dataset.validation)):
+        found = evaluate(model, images, beta=config.beta, reduction=config.reduction)
+        row |= {f"{part}_{name}": value for name, value in found.items()}
+    return row | {"seconds": time.perf_counter() - began}
 
 
 def train_epoch(
@@ -187,6 +211,10 @@ def train_epoch(
 
     bar = progress(batches, desc=f"{model.title} {config.params.name} epoch {epoch}", unit="batch")
     for step, indices in enumerate(bar):
+        if config.schedule == "cosine":
+            done = (epoch - 1 + step / len(batches)) / config.max_epochs
+            rate = config.params.learning_rate * (1 + math.cos(math.pi * done)) / 2
+            optimizer.param_groups[0]["lr"] = rate
         batch = model.unit_interval(images[indices])
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             decoded, mu, logvar = model(batch, noise)
