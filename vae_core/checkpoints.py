@@ -28,11 +28,8 @@ from vae_core.training import Config, History, State
 FORMAT = 2
 WEIGHTS, HISTORY, RUN, STATE = "weights.safetensors", "history.csv", "run.json", "state.safetensors"
 PARTS = ("loss", "reconstruction", "kl")
-HISTORY_COLUMNS = (
-    "epoch",
-    *(f"{part}_{name}" for part in ("train", "validation") for name in PARTS),
-    "seconds",
-)
+LOSSES = [f"{part}_{name}" for part in ("train", "validation") for name in PARTS]
+HISTORY_COLUMNS = ("epoch", *LOSSES, "seconds")
 
 
 class CheckpointError(ValueError):
@@ -63,31 +60,20 @@ class Run:
 
 
 def write_run(
-    folder: Path,
-    model: VAE,
-    history: History,
-    config: Config,
-    dataset: dict[str, Any],
-    summary: dict[str, Any],
-    record: dict[str, Any],
-    precision: torch.dtype = torch.float32,
+    folder: Path, model: VAE, history, config, dataset, summary, record, precision=torch.float32
 ) -> None:
-    """Write a finished run, its weights in `precision`, and remove its resume state.
+    """Write the parts of a finished `Run`, weights in `precision`, and remove its resume state.
 
     Raises:
         OSError: a file cannot be written; the resume state is then still there.
     """
-    tensors = {name: tensor.to(precision) for name, tensor in model.state_dict().items()}
-    weights = to_safetensors({name: tensor.contiguous() for name, tensor in tensors.items()})
+    tensors = {name: t.to(precision).contiguous() for name, t in model.state_dict().items()}
+    weights = to_safetensors(tensors)
     write(folder / WEIGHTS, weights)
-    write_history(folder, history)
+    _write_history(folder, history)
     about = {
         "format": FORMAT,
-        "model": {
-            "name": model.name,
-            "latent_dim": model.latent_dim,
-            "image_shape": model.image_shape,
-        },
+        "model": {name: getattr(model, name) for name in ("name", "latent_dim", "image_shape")},
         "config": dataclasses.asdict(config),
         "dataset": dataset,
         "summary": summary,
@@ -107,58 +93,47 @@ def load_run(folder: Path | str) -> Run:
             format version; the message names it.
     """
     folder = Path(folder)
-    about = read_record(folder)
-    history = _read_history(folder / HISTORY)
+    if not (folder / RUN).exists():
+        there = "a training to go on with" if (folder / STATE).exists() else "nothing"
+        raise FileNotFoundError(
+            f"{folder} holds {there}, no finished run; ask for it with train_or_load or "
+            "python -m vae_core.experiment"
+        )
+    name, remedy = RUN, "set the folder aside and train the run again"
     try:
-        weights = (folder / WEIGHTS).read_bytes()
-        if hashlib.sha256(weights).hexdigest() != about.pop("weights"):
-            raise ValueError("its checksum is not the one in run.json")
-        built = about.pop("model")
+        about = json.loads((folder / RUN).read_bytes())
+        if about["format"] != FORMAT:
+            raise ValueError(f"format {about['format']!r}, this version reads {FORMAT}")
+        if about["published"]:
+            remedy = f"git checkout -- {folder} brings the published run back"
+        built, checksum = about.pop("model"), about.pop("weights")
         if built["name"] not in MODELS:
             raise ValueError(f"model {built['name']!r} is unknown; register it in MODELS")
+        config = about.pop("config")
+        config = Config(**config | {"params": ParameterSet(**config["params"])})
+        dataset, summary = about.pop("dataset"), about.pop("summary")
+        name = HISTORY
+        history = _read_history(folder / HISTORY)
+        if len(history) != summary["epochs"]:
+            raise ValueError(f"{len(history)} epochs instead of {summary['epochs']}")
+        name = WEIGHTS
+        weights = (folder / WEIGHTS).read_bytes()
+        if hashlib.sha256(weights).hexdigest() != checksum:
+            raise ValueError(f"its checksum is not the one in {RUN}")
         model = MODELS[built["name"]](built["latent_dim"], tuple(built["image_shape"]))
         model.load_state_dict(parse_safetensors(weights))
-        config = about.pop("config")
-        config = Config(**{**config, "params": ParameterSet(**config["params"])})
-        dataset, summary = about.pop("dataset"), about.pop("summary")
-        if len(history) != summary["epochs"]:
-            raise ValueError(f"{HISTORY} has {len(history)} epochs instead of {summary['epochs']}")
     except Exception as error:  # any bytes may come here
-        remedy = "set the folder aside and train the run again"
-        if about.get("published"):
-            remedy = f"git checkout -- {folder} brings the published run back"
-        message = f"{folder / WEIGHTS} cannot be loaded: {in_one_line(error)}; {remedy}"
+        message = f"{folder / name} cannot be loaded: {in_one_line(error)}; {remedy}"
         raise CheckpointError(message) from error
     return Run(model.eval(), history, config, dataset, summary, about, folder)
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """Read a run's `run.json` alone.
-
-    Raises:
-        FileNotFoundError: there is none.
-        CheckpointError: it is damaged or of another format version.
-    """
-    path = folder / RUN
-    try:
-        about = json.loads(path.read_bytes())
-        version = about["format"]
-    except FileNotFoundError:
-        unfinished = (folder / STATE).exists()
-        there = "its training is not finished" if unfinished else "nothing was trained there"
-        raise FileNotFoundError(
-            f"{folder} holds no finished run ({there}); ask for the run with train_or_load or "
-            "python -m vae_core.experiment"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        message = f"{path} is damaged; set the folder aside and train the run again"
-        raise CheckpointError(message) from error
-    if version != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {version!r}, this version reads {FORMAT}; "
-            "use the version that wrote it or train the run again"
-        )
-    return about
+def _read_history(path: Path) -> History:
+    # Spreadsheets write a byte order mark, semicolons and other line ends.
+    text = path.read_text(encoding="utf-8-sig")
+    rows = csv.DictReader(text.splitlines(), delimiter=";" if ";" in text else ",")
+    history = [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in rows]
+    return [row | {"epoch": int(row["epoch"])} for row in history]
 
 
 def write_state(folder: Path, state: State, identity: dict[str, Any]) -> None:
@@ -173,7 +148,7 @@ def write_state(folder: Path, state: State, identity: dict[str, Any]) -> None:
     text = json.dumps({"format": FORMAT, "identity": identity, "history": state.history})
     metadata = {"state": text, "sha256": _digest(text, tensors)}
     write(folder / STATE, to_safetensors(tensors, metadata))
-    write_history(folder, state.history)
+    _write_history(folder, state.history)
 
 
 def read_state(folder: Path) -> tuple[State, dict[str, Any]] | None:
@@ -199,24 +174,12 @@ def read_state(folder: Path) -> tuple[State, dict[str, Any]] | None:
         raise CheckpointError(f"{path} is damaged: {in_one_line(error)}") from error
 
 
-def write_history(folder: Path, history: History) -> None:
-    """Write `history.csv`, whole."""
+def _write_history(folder: Path, history: History) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     write(folder / HISTORY, text.getvalue())
-
-
-def _read_history(path: Path) -> History:
-    try:
-        # Spreadsheets write a byte order mark, semicolons and other line ends.
-        text = path.read_text(encoding="utf-8-sig")
-        lines = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in text else ",")
-        rows = [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in lines]
-        return [row | {"epoch": int(row["epoch"])} for row in rows]
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise CheckpointError(f"{path} is not a history: {in_one_line(error)}") from error
 
 
 def _digest(text: str, tensors: dict[str, Tensor]) -> str:

@@ -1,6 +1,7 @@
 """What a training runs on: device, precision, processor."""
 
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,26 +13,19 @@ def choose_device(name: str | None = None) -> torch.device:
     Raises:
         ValueError: this machine does not have the device that was named.
     """
-    there = ["cpu"]
-    if torch.backends.mps.is_available():
-        there.insert(0, "mps")
-    if torch.cuda.is_available():
-        there.insert(0, "cuda")
-    if name is None:
-        return torch.device(there[0])
-    try:
-        if str(name).split(":")[0] in there:
-            return torch.device(name)
-    except RuntimeError:
-        pass  # what stands after the colon is no number
+    works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = [kind for kind in works if works[kind]] + ["cpu"]
+    with suppress(RuntimeError):  # torch knows no device of this name
+        device = torch.device(there[0] if name is None else name)
+        if device.type in there:
+            return device
     raise ValueError(f"unknown device {name!r}; this machine has {', '.join(there)}")
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
     """Return "float32" or "bfloat16"; "auto" becomes what the hardware is made for.
 
-    On the CPU, bfloat16 is faster only with AVX512-BF16 or AMX instructions, and slower than
-    float32 where it is emulated.
+    A CPU without AVX512-BF16 or AMX instructions emulates bfloat16, slower than float32.
     """
     if precision != "auto":
         return precision

@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import BinaryIO
@@ -25,37 +25,33 @@ CHECKPOINTS = PROJECT / "checkpoints"
 def writing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that appears at `path` only when the block ends without an error.
 
-    Until then the bytes go to `.<name>.part` beside it, and what was at `path` stays untouched.
-    Folders are created. Two processes must not write one path at the same time (see `held`).
+    Until then the bytes go to `.<name>.part` beside it. Folders are created. Two processes must
+    not write one path at the same time (see `held`).
 
     Raises:
-        OSError: the file cannot be written (full or read-only disk, no permission); the
-            message names `path`.
+        OSError: the file cannot be written; the message names `path`.
     """
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
     except OSError as error:
-        reason = error.strerror or error
         raise OSError(
             error.errno,
-            f"{path} could not be written ({reason}); what was there before is untouched. "
-            "Free some space or choose a folder that can be written, then start again",
+            f"{path} could not be written ({error.strerror or error}); what was there is untouched",
         ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 def write(path: Path, content: bytes | str | Iterable[bytes]) -> None:
     """Write a whole file, or nothing; see `writing`."""
-    if isinstance(content, str):
-        content = content.encode()
+    content = content.encode() if isinstance(content, str) else content
     with writing(path) as file:
         file.writelines([content] if isinstance(content, bytes) else content)
 
@@ -70,25 +66,19 @@ def held(path: Path) -> Iterator[None]:
     Raises:
         OSError: the lock file `.<name>.lock` cannot be written; the message names it.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    lock = FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             print(f"{path} is being written by another process; waiting for it", file=sys.stderr)
             lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        without = isinstance(error, NotImplementedError)  # what filelock makes of ENOSYS
-        if not without and error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
-            reason = error.strerror or error
-            message = f"{lock.lock_file} could not be written ({reason})"
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            message = f"{lock.lock_file} could not be written ({error.strerror or error})"
             raise OSError(error.errno, message) from error
-        print(
-            f"{path.parent} is on a file system without locks; going on without: "
-            "do not start the same training twice",
-            file=sys.stderr,
-        )
+        advice = "do not start the same training twice"
+        print(f"{path.parent} is on a file system without locks: {advice}", file=sys.stderr)
     try:
         yield
     finally:
@@ -121,20 +111,16 @@ def whole_number(name: str, value: object, least: int) -> int:
 
 
 def number(
-    name: str,
-    value: object,
-    above: float = -1.0,
-    most: float = sys.float_info.max,
+    name: str, value: object, above: float = -1.0, most: float = sys.float_info.max
 ) -> float:
     """Return `value` as a float; raise a ValueError that names it where it is out of bounds.
 
     It has to be at least 0, above `above` and at most `most`.
     """
-    fits = isinstance(value, Real) and not isinstance(value, bool)
-    if not fits or not 0 <= value <= most or not value > above:
-        bound = f"above {above:g}" if above >= 0 else "of at least 0"
-        limit = f" and at most {most:g}" if most < sys.float_info.max else ""
-        raise ValueError(f"{name} is {value!r}; give a number {bound}{limit}")
+    fits = isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= most
+    if not fits or value <= above:
+        bounds = f"above {above:g} and at most {most:g}" if above >= 0 else "of at least 0"
+        raise ValueError(f"{name} is {value!r}; give a number {bounds}")
     return float(value)
 
 
@@ -145,13 +131,10 @@ def in_one_line(error: object) -> str:
 
 
 def progress(iterable=None, **options) -> tqdm:
-    """Wrap `iterable` in a bar for a person who is watching: in a terminal or in Jupyter.
+    """Wrap `iterable` in a bar, for a person who watches a terminal or Jupyter; else bare.
 
-    There is none where nobody watches: with `TQDM_DISABLE` set or with the error stream going to
-    a file. The text bar is used in Jupyter too, because a widget would leave its state in the
-    saved notebook.
+    It is text in Jupyter too: a widget would leave its state in the saved notebook.
     """
     in_jupyter = "ipykernel" in sys.modules
-    watched = sys.stderr.isatty() or in_jupyter
-    disable = bool(os.environ.get("TQDM_DISABLE")) or not watched
-    return tqdm(iterable, disable=disable, leave=False, dynamic_ncols=not in_jupyter, **options)
+    hidden = bool(os.environ.get("TQDM_DISABLE")) or not (in_jupyter or sys.stderr.isatty())
+    return tqdm(iterable, disable=hidden, leave=False, dynamic_ncols=not in_jupyter, **options)
