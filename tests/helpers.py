@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import resource
+import time
 from contextlib import contextmanager
 
 import torch
@@ -16,6 +17,7 @@ from vae_core.parameter_sets import ParameterSet
 torch.set_num_threads(1)
 
 TINY = ParameterSet("tiny", batch_size=16, learning_rate=1e-3, latent_dim=2)
+PATIENCE = 60  # seconds after which what should have happened is a failure
 
 
 def dataset_of(images, train, others, name="tiny"):
@@ -63,6 +65,13 @@ def one_line(error):
     message = str(error.value)
     assert message and "\n" not in message
     return message
+
+
+def wait_for(what):
+    end = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.002)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 import dataclasses
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from helpers import (
     same_run,
     tiny_dataset,
     tiny_run,
+    wait_for,
 )
 
 from vae_core import checkpoints, experiment, models, training
@@ -21,6 +23,7 @@ from vae_core.checkpoints import HISTORY, RUN, STATE, WEIGHTS, load_run, read_st
 from vae_core.experiment import main, published_run, published_runs, run_name
 from vae_core.loss import elbo
 from vae_core.parameter_sets import PARAMETER_SETS, parameter_set
+from vae_core.storage import held
 from vae_core.training import Config, TrainingDiverged
 
 
@@ -139,6 +142,15 @@ def test_early_stopping_does_not_notice_an_interruption(
     assert parts.summary["test"] == whole.summary["test"]
 
 
+def test_one_trains_and_the_others_wait(tmp_path, dataset, trained, epochs, capfd):
+    place, said = tmp_path / trained.folder.parent.name / trained.folder.name, []
+    with ThreadPoolExecutor(1) as pool, held(place):
+        other = pool.submit(tiny_run, tmp_path, dataset)
+        wait_for(lambda: said.append(capfd.readouterr().err) or "waiting for it" in "".join(said))
+        shutil.copytree(trained.folder, place)
+    assert other.result().folder == place and epochs == []
+
+
 def test_a_run_that_goes_on_with_other_threads_says_so_and_keeps_its_precision(
     tmp_path, dataset, monkeypatch, capsys
 ):
@@ -253,10 +265,12 @@ def test_every_configuration_has_a_folder_of_its_own(options, name):
     assert run_name(Config(**{"model": "conv", "params": parameter_set("p1")} | options)) == name
 
 
-def test_no_name_leads_out_of_the_folder(tmp_path, dataset):
+def test_a_home_folder_is_understood_and_no_name_leads_elsewhere(tmp_path, dataset, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with pytest.raises(ValueError, match=r"the parameter set's name is '\.\./x'"):
-        tiny_run(tmp_path, dataset, params=dataclasses.replace(TINY, name="../x"))
+        tiny_run("~/runs", dataset, params=dataclasses.replace(TINY, name="../x"))
     assert not contents(tmp_path)
+    assert tiny_run("~/runs", dataset).folder.is_relative_to(tmp_path / "home" / "runs")
 
 
 # Code that counts, and published runs
@@ -287,24 +301,20 @@ def published(finished, tmp_path):
 
 
 def test_a_published_run_is_loaded_where_none_was_trained(
-    published, tmp_path, dataset, epochs, capsys
+    published, tmp_path, dataset, epochs, monkeypatch, capsys
 ):
     assert tiny_run(tmp_path, dataset).folder == published
-    assert epochs == [] and capsys.readouterr().err == ""
+    assert capsys.readouterr().err == ""
+    with monkeypatch.context() as patch:
+        other_code(published, patch)
+        assert tiny_run(tmp_path, dataset).folder == published and epochs == []
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "version 1.0" in line and "the code of the loss has changed" in line
     assert tiny_run(tmp_path, tiny_dataset(seed=1)).folder != published
     before = contents(published)
     own = tiny_run(tmp_path, dataset, retrain=True)
     assert own.folder != published and contents(published) == before
     assert tiny_run(tmp_path, dataset).folder == own.folder
-
-
-def test_a_published_run_outlives_its_code_and_says_so(
-    published, tmp_path, dataset, epochs, monkeypatch, capsys
-):
-    other_code(published, monkeypatch)
-    assert tiny_run(tmp_path, dataset).folder == published and epochs == []
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "version 1.0" in line and "the code of the loss has changed" in line
 
 
 def test_published_runs_by_name(published, tmp_path):
@@ -389,20 +399,6 @@ def test_every_image_is_learned_once_and_weighs_the_same(tmp_path, dataset, monk
     run = tiny_run(tmp_path, dataset_of(dataset.train, images, 1), max_epochs=1)
     assert [len(part) for part in losses] == {1: [1], 16: [16], 17: [16, 1]}[images]
     assert run.history[0]["train_loss"] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-6)
-
-
-# What is given
-
-
-def test_a_run_at_another_size(tmp_path, dataset):
-    large = torch.nn.functional.interpolate(dataset.train, size=64)
-    run = tiny_run(tmp_path, dataset_of(large, 20, 4, "large"))
-    assert run.model.sample(1).shape == (1, 3, 64, 64) and run.dataset["size"] == 64
-
-
-def test_a_home_folder_is_understood(tmp_path, dataset, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert tiny_run("~/runs", dataset).folder.is_relative_to(tmp_path / "runs")
 
 
 # In a terminal
