@@ -63,16 +63,12 @@ def train_or_load(
         OSError: a file cannot be written; finished epochs are kept.
     """
     chosen = choose_device(device)
-    config, folder, identity = _asked(
-        model, params, dataset, seed, max_epochs, checkpoints, **options
-    )
+    asked = _asked(model, params, dataset, seed, max_epochs, checkpoints, **options)
+    config, folder, identity = asked
     # A state beside a finished run was left by a kill; only who holds the folder may remove it.
     if not (retrain or (folder / STATE).exists()) and (run := _finished(folder, identity)):
         return run
     with held(folder):
-        if not retrain and (run := _finished(folder, identity)):
-            (folder / STATE).unlink(missing_ok=True)
-            return run
         return _train(config, folder, identity, dataset, chosen, retrain, after_epoch)
 
 
@@ -152,8 +148,7 @@ def run_name(config: Config) -> str:
 def training_code(model: type[VAE]) -> dict[str, str]:
     """Return hashes over the code that a run's numbers go through, part by part."""
     classes = model.__mro__[: model.__mro__.index(VAE) + 1]
-    methods = (value for kind in classes for value in vars(kind).values())
-    methods = (getattr(method, "__func__", method) for method in methods)
+    methods = [getattr(item, "__func__", item) for kind in classes for item in vars(kind).values()]
     functions = [training.initial_model, training.train, training.train_epoch]
     functions += [training.seeded_generator, training.stopping_epoch, training.best_epoch]
     parts = {
@@ -197,22 +192,22 @@ def _found(folder: Path, identity: dict[str, Any]) -> tuple[Any, str, str]:
         if (folder / RUN).exists():
             found = load_run(folder)
             code = (found.record["published"] or found.record)["code"]
-            config, images = dataclasses.asdict(found.config), found.dataset["fingerprint"]
+            config = dataclasses.asdict(found.config)
+            has = {"config": config, "dataset": found.dataset, "code": code}
         elif found := checkpoints.read_state(folder):
-            config, code = found[1]["config"], found[1]["code"]
-            images = found[1]["dataset"]["fingerprint"]
+            has = found[1]
         else:
             return None, f"its {RUN} is missing" if (folder / WEIGHTS).exists() else "", ""
-    except CheckpointError as error:
+    except (CheckpointError, FileNotFoundError) as error:
         return None, str(error), ""
     differs = [
-        f"{name} {config.get(name)!r} instead of {value!r}"
+        f"{name} {has['config'].get(name)!r} instead of {value!r}"
         for name, value in identity["config"].items()
-        if config.get(name) != value
+        if has["config"].get(name) != value
     ]
-    if images != identity["dataset"]["fingerprint"]:
+    if has["dataset"]["fingerprint"] != identity["dataset"]["fingerprint"]:
         differs.append("other images in the data set")
-    parts = [part for part, value in identity["code"].items() if code.get(part) != value]
+    parts = [part for part, value in identity["code"].items() if has["code"].get(part) != value]
     changed = f"the code of {' and '.join(parts)} has changed" if parts else ""
     return found, ", ".join(differs), changed
 
@@ -238,9 +233,11 @@ def _finished(folder: Path, identity: dict[str, Any]) -> Run | None:
 def _train(config, folder, identity, dataset, device, retrain, after_epoch) -> Run:
     """Go on with what is left of this very run, or set all else aside and begin; write it."""
     found, differs, changed = _found(folder, identity)
-    reason, start, threads = differs or changed, None, torch.get_num_threads()
-    if found and not reason and (retrain or isinstance(found, Run)):
-        reason = "a new training was asked for"
+    reason = differs or changed or (found and retrain and "a new training was asked for")
+    if isinstance(found, Run) and not reason:
+        (folder / STATE).unlink(missing_ok=True)
+        return found
+    start, threads = None, torch.get_num_threads()
     if found and not reason:
         start, machine = found[0], found[1]["machine"]
         before, kind = machine["threads"][-1], machine["device"]
