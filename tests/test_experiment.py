@@ -90,8 +90,10 @@ def test_a_finished_run_is_loaded(tmp_path, dataset, trained, epochs, capsys):
     first = tiny_run(tmp_path, dataset)
     assert epochs == [1, 2] and outcome(first.folder) == outcome(trained.folder)
     before = contents(tmp_path)
-    assert same_run(tiny_run(tmp_path, dataset), first)
-    assert epochs == [1, 2] and contents(tmp_path) == before
+    assert same_run(tiny_run(tmp_path, dataset), first) and contents(tmp_path) == before
+    (first.folder / STATE).write_bytes(b"left by a kill after run.json")
+    assert same_run(tiny_run(tmp_path, dataset), first) and contents(tmp_path) == before
+    assert epochs == [1, 2]
     assert capsys.readouterr().err == ""
     assert outcome(tiny_run(tmp_path, dataset, seed=1).folder) != outcome(trained.folder)
 
@@ -312,6 +314,8 @@ def test_a_published_run_is_loaded_where_none_was_trained(
     assert "version 1.0" in line and "the code of the loss has changed" in line
     assert tiny_run(tmp_path, tiny_dataset(seed=1)).folder != published
     before = contents(published)
+    (tmp_path / dataset.folder / published.name).mkdir(parents=True)  # begun anew by make RETRAIN=1
+    assert tiny_run(tmp_path, dataset).folder != published
     own = tiny_run(tmp_path, dataset, retrain=True)
     assert own.folder != published and contents(published) == before
     assert tiny_run(tmp_path, dataset).folder == own.folder
