@@ -21,7 +21,7 @@ export TQDM_DISABLE := 1
 export JUPYTER_PREFER_ENV_PATH := 1
 export IPYTHONDIR := $(CURDIR)/.ipython
 
-.PHONY: help report study sweep gallery publish test lab pair reference bench clean
+.PHONY: help report study sweep publish test lab pair reference bench clean
 
 # Called as a module of this python, a tool works in any folder and in a copy of it.
 RUN := @.venv/bin/python -m
@@ -48,9 +48,6 @@ study: .venv/.ready ## the same with seeds 0 1 2 on CIFAR-10 and CelebA, and rep
 
 sweep: .venv/.ready ## vary fields of a run, GRID="model=conv,fc beta=0.1,1,10": report/sweep.html, .csv
 	$(RUN) study sweep
-
-gallery: .venv/.ready ## draw what the published models imagine; no data is needed: report/gallery/
-	$(RUN) study gallery
 
 # For maintainers: what make study found becomes what the repository shows
 publish: .venv/.ready ## write weights, figures and the README's numbers; RESULTS= and the study's settings

@@ -194,5 +194,5 @@ figures.image_rows(
 plt.show()
 
 # %% [markdown]
-# That is the study so far. Back to [00, what is wrong with a plain
-# autoencoder?](00_why_variational.ipynb) or to the [README](../README.md), which has all results.
+# That is the study as it was published; the [README](../README.md) has all results. Next: [08, why
+# are the images blurry, and what does sharp cost?](08_rate_distortion.ipynb)

@@ -1,4 +1,4 @@
-"""`python -m study report` (or `study`, `sweep`, `gallery`, `publish`): what the Makefile calls."""
+"""`python -m study report` (or `study`, `sweep`, `publish`): what the Makefile calls."""
 
 import os
 import sys
@@ -22,7 +22,6 @@ def main(command: str) -> int:
             "report": pages.report,
             "study": partial(pages.report, all_seeds=True),
             "sweep": sweep.command,
-            "gallery": publish.gallery,
             "publish": publish.publish,
         }
         defaults = OF_THE_STUDY if command in ("study", "publish") else {}

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from study.pages import TEMPLATES, claim
+from study.pages import TEMPLATES
 from study.runs import Settings, Task, study_tasks
 from vae_core import __version__, figures, tables
 from vae_core.checkpoints import Run, write_run
@@ -46,7 +46,7 @@ def publish(settings: Settings) -> None:
             if task.seed == settings.seed:
                 _publish_run(task, settings, aside / "published", results)
         readme = with_results(README.read_text(encoding="utf-8"), results_section(results))
-        drawn = draw_gallery(aside / "figures", aside)
+        drawn = draw(aside / "figures", aside)
         if settings.results:
             if published.exists():
                 print(f"what was published is kept as {set_aside(published)}")
@@ -92,6 +92,7 @@ def _write_rounded(task: Task, run: Run, folder: Path) -> dict[str, Any]:
 
 def results_section(results: pd.DataFrame) -> str:
     """Say in Markdown what the results are; a ValueError says which model they lack."""
+    results = results[results["schedule"] == "constant"]
     balanced = tables.with_the_studys_loss(results)
     fc = balanced[balanced["model"] == "fc"]
     if fc.empty or "conv" not in set(balanced["model"]):
@@ -121,13 +122,7 @@ def with_results(readme: str, section: str) -> str:
     return readme
 
 
-def gallery(settings: Settings) -> None:
-    """Draw what the published runs imagine into the report's folder."""
-    claim(settings.report)
-    print(*draw_gallery(settings.report / "gallery", settings.checkpoints), sep="\n")
-
-
-def draw_gallery(folder: Path, checkpoints: Path) -> list[Path]:
+def draw(folder: Path, checkpoints: Path) -> list[Path]:
     """Draw the published runs of each data set into `<data set>-samples.png` and so on."""
     datasets: dict[str, dict[str, Run]] = {}
     for run in published_runs(checkpoints):

@@ -86,7 +86,7 @@ def test_what_is_not_given_is_not_passed_and_what_is_empty_is(clone):
     assert given == {"VAE_DATASET": "", "VAE_PYTHON": "python3"}
 
 
-@pytest.mark.parametrize("target", ["test", "pair", "reference", "lab", "bench", "gallery"])
+@pytest.mark.parametrize("target", ["test", "pair", "reference", "lab", "bench"])
 def test_every_tool_is_this_pythons_and_nothing_is_removed(clone, target):
     neighbour = clone.parent / "neighbour.txt"
     neighbour.write_text("not yours")
@@ -101,7 +101,6 @@ def test_every_tool_is_this_pythons_and_nothing_is_removed(clone, target):
             "reference": ["jupytext", "nbconvert"],
             "lab": ["jupyterlab"],
             "bench": [],
-            "gallery": ["study"],
         }[target]
     )
     assert set(clone.rglob("*")) == before | {clone / "calls"}
@@ -121,7 +120,7 @@ def test_clean_removes_only_what_make_has_made(clone):
 
 def test_help_names_every_target(clone):
     said = make(clone).stdout
-    targets = "help report study sweep gallery publish lab pair reference test bench clean"
+    targets = "help report study sweep publish lab pair reference test bench clean"
     assert [line.split()[0] for line in said.splitlines()] == targets.split()
 
 

@@ -155,3 +155,38 @@ def test_05_averaging_collapses_the_posterior_and_summing_does_not():
     assert active["b"] > active["c"] >= 10 and error["b"] < error["c"] and kl["b"] > 10 * kl["c"]
     (mean_image,) = found("05_posterior_collapse", r"squared error of the mean image: ([\d.]+)")
     assert error["c"] < 0.5 * mean_image and abs(error["a"] - mean_image) < 0.05 * mean_image
+
+
+def test_08_each_nat_is_worth_its_price():
+    lines = re.findall(
+        r"β ([\d.]+): squared error CVAE ([\d.]+) at ([\d.]+)", said(name := "08_rate_distortion")
+    )
+    prices, errors, rates = (list(map(float, column)) for column in zip(*lines, strict=True))
+    assert prices == sorted(prices) and len(prices) >= 3
+    assert errors == sorted(errors) and rates == sorted(rates, reverse=True)
+    curve = found(name, r"curve at β 1: rate ([\d.]+), distortion ([\d.]+)")
+    assert found(name, r"linear VAE: +rate ([\d.]+), distortion ([\d.]+)") == pytest.approx(
+        curve, abs=0.2
+    )
+
+
+def test_09_the_holes_of_a_vae_lie_between_its_axes():
+    apart = {
+        model: (float(latents), float(images))
+        for model, latents, images in re.findall(
+            r"(.+): encoded and drawn told apart: latents ([\d.]+), their images ([\d.]+)",
+            said("09_holes_and_meaning"),
+        )
+    }
+    assert min(apart.pop("CVAE, KL × 0.0001")) > 0.95
+    assert all(0.45 < latents < 0.55 for latents, _ in apart.values())
+    assert apart.pop("linear VAE")[1] < 0.55 < 0.6 < min(images for _, images in apart.values())
+    known = {
+        row[0]: list(map(float, row[1:]))
+        for row in re.findall(
+            r"(\w+) +(-?[\d.]+) +(-?[\d.]+) +(-?[\d.]+) +(-?[\d.]+) +(-?[\d.]+)\n?",
+            said("09_holes_and_meaning"),
+        )
+    }
+    for factor in ("x", "y", "size", "angle"):  # the CVAE knows more of geometry than the FC-VAE
+        assert known[factor][0] > known[factor][1] + 0.1, factor

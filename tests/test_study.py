@@ -244,7 +244,7 @@ def test_publishing_writes_weights_table_section_and_figures(settings, home, mon
     # A second time, from the published runs alone, nothing changes.
     shutil.rmtree(settings.checkpoints / "shapes-limit64")
     files = contents(published)
-    monkeypatch.setattr(publish, "draw_gallery", lambda *_: [])
+    monkeypatch.setattr(publish, "draw", lambda *_: [])
     publish.publish(settings)
     assert contents(published) == files
     assert contents(settings.checkpoints / "published.previous-1") == files
@@ -269,7 +269,7 @@ def test_what_cannot_be_published_changes_nothing(settings, home, lack, monkeypa
         def full(*_):
             raise OSError("the disk is full")
 
-        monkeypatch.setattr(publish, "draw_gallery", full)
+        monkeypatch.setattr(publish, "draw", full)
     elif lack == "weights":
         monkeypatch.setattr(publish, "ROUNDING_LIMIT", -1.0)
     else:
@@ -280,15 +280,6 @@ def test_what_cannot_be_published_changes_nothing(settings, home, lack, monkeypa
         publish.publish(chosen)
     one_line(error)
     assert contents(home) == before
-
-
-def test_the_gallery_asks_published_runs_alone(settings, published, capsys):
-    shutil.copytree(settings.checkpoints / "shapes-limit64", settings.checkpoints / "mine")
-    (settings.checkpoints / "other" / "run.json").mkdir(parents=True)
-    next((settings.checkpoints / "mine").glob("*/weights.safetensors")).write_bytes(b"broken")
-    publish.gallery(settings)
-    drawn = capsys.readouterr().out.splitlines()
-    assert len(drawn) == 6 and all(Path(path).stat().st_size > 5000 for path in drawn)
 
 
 def test_readme_says_what_the_published_results_say():

@@ -24,9 +24,8 @@ from vae_core.tables import (
 def row(model="conv", params="p1", seed=0, test_loss=76.0, **others):
     losses = {"train_loss": 74.0, "test_reconstruction": test_loss - 20, "test_kl": 20.0}
     named = {"model": model, "params": params, "seed": seed, "test_loss": test_loss}
-    return (
-        named | losses | {"epochs": 20, "oscillation": 0.5, "beta": 1, "reduction": "sum"} | others
-    )
+    usual = {"epochs": 20, "oscillation": 0.5, "beta": 1, "reduction": "sum"}
+    return named | losses | usual | {"schedule": "constant"} | others
 
 
 def claims(rows):
@@ -85,6 +84,7 @@ def test_stability_and_oscillation_compare_the_sets():
 def test_the_table_gathers_seeds_and_puts_the_published_numbers_beside():
     rows = [row(test_loss=76.0), row(seed=1, test_loss=78.0), row("fc", "mine")]
     rows += [row(seed=2, beta=4), row(seed=2, reduction="mean")]
+    rows += [row(seed=2, schedule="cosine")]
     table = results_table(with_the_studys_loss(pd.DataFrame(rows)))
     cvae, mine = table.loc["p1", "CVAE"], table.loc["mine", "FC-VAE"]
     assert (cvae["seeds"], cvae["test loss"], cvae["KL"]) == (2, "77.0 ± 1.4", "20.0 ± 0.0")

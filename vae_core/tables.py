@@ -26,15 +26,25 @@ PUBLISHED = {
     ("p3", "fc"): (23, 82.6),
 }
 LOWER_LOSS = "the CVAE reaches a lower loss"
-IDENTITY = ["dataset", "model", "params", "seed", "beta", "reduction"]
+IDENTITY = ["dataset", "model", "params", "seed", "beta", "reduction", "schedule"]
 COLUMNS = [
     *("dataset", "title", "model", "params", "batch_size", "learning_rate", "latent_dim", "seed"),
-    *("beta", "reduction", "max_epochs", "epochs", "best_epoch"),
+    *("beta", "reduction", "schedule", "max_epochs", "epochs", "best_epoch"),
     *(f"{part}_{name}" for part in ("train", "validation", "test") for name in PARTS),
     *("oscillation", "active_dimensions", "unevenness", "seconds_per_epoch", "seconds"),
     *("precision", "device", "threads", "processor", "rounding", "vae_core", "torch", "numpy"),
 ]
-TEXTS = {"dataset", "title", "model", "params", "reduction", "precision", "device", "threads"}
+TEXTS = {
+    "dataset",
+    "title",
+    "model",
+    "params",
+    "reduction",
+    "schedule",
+    "precision",
+    "device",
+    "threads",
+}
 TEXTS |= {"processor", "vae_core", "torch", "numpy"}
 
 
@@ -144,8 +154,9 @@ def read_results(path: Path) -> pd.DataFrame:
 
 
 def with_the_studys_loss(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of runs whose loss has both terms summed and none weighted."""
-    return frame[(frame["beta"] == 1) & (frame["reduction"] == "sum")]
+    """Return the rows of runs with both terms summed, none weighted, and a constant rate."""
+    summed = (frame["beta"] == 1) & (frame["reduction"] == "sum")
+    return frame[summed & (frame["schedule"] == "constant")]
 
 
 def results_table(frame: pd.DataFrame) -> pd.DataFrame:
