@@ -14,7 +14,8 @@ FLOORS = (
     {"training"},
     {"checkpoints"},
     {"tables", "experiment"},
-    {"figures"},
+    {"figures", "controls"},
+    {"explorer"},
 )
 MODULES = sorted(path for path in (PROJECT / "vae_core").rglob("*.py") if path.stem != "__init__")
 EACH = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)

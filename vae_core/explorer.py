@@ -1,0 +1,202 @@
+"""Move through a latent space by hand: controls in Jupyter, a static strip where nobody watches."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from IPython import get_ipython
+from PIL import UnidentifiedImageError
+from torch import Tensor
+
+from vae_core.checkpoints import Run
+from vae_core.controls import Controls, png
+from vae_core.data import Dataset
+from vae_core.data.files import MAX_BYTES, decode
+from vae_core.evaluation import posterior_statistics
+from vae_core.latent import imagine, interpolate, posterior_means, prior_draws, slerp
+from vae_core.models import VAE
+from vae_core.storage import in_one_line
+
+
+def ranked_dimensions(model: VAE, n: int = 8, seed: int = 0) -> dict[int, float]:
+    """Return the `n` latent dimensions that say most, and their KL in nats per image.
+
+    The KL is a mean over 2,000 images that the model has imagined, so no data set is needed.
+    """
+    kl = posterior_statistics(model, imagine(model, 2000, seed))["kl"]
+    return {int(dimension): float(kl[dimension]) for dimension in kl.argsort(descending=True)[:n]}
+
+
+def explore(
+    *runs: Run | Mapping[str, Run], dataset: Dataset | None = None, dimensions: int = 8
+) -> "Explorer":
+    """Show controls with which one moves through the latent spaces of runs.
+
+    Args:
+        runs: finished runs, or one mapping of labels to runs; all for images of one shape.
+        dataset: its test images can be encoded; without it, images that the first model imagines.
+        dimensions: how many sliders, for the latent dimensions with the highest KL.
+
+    Raises:
+        ValueError: there is no run, something that is no run, or the shapes differ.
+    """
+    mapping = len(runs) == 1 and isinstance(runs[0], Mapping)
+    given = list(runs[0].items() if mapping else enumerate(runs))
+    for _, run in given:
+        if not isinstance(run, Run):
+            raise ValueError(f"{run!r} is no run; give what published_run or train_or_load returns")
+    if len(shapes := {run.model.image_shape for _, run in given}) != 1:
+        found = " and ".join("×".join(map(str, shape)) for shape in sorted(shapes)) or "no run"
+        raise ValueError(f"give runs for images of one shape; these are {found}")
+    named = {}
+    for label, run in given:
+        if not mapping:
+            label = f"{run.model.title} {run.config.params.name}, {run.dataset['title']}"
+            label += f", {run.folder.name}" * (label in named)
+        named[label] = run
+    return Explorer(named, dataset, dimensions)
+
+
+class Explorer:
+    """A place in the latent space: on the way from A to B, and from there along dimensions.
+
+    A and B are "draw 7" (from the prior, with seed 7), "image 7" (of `images`, encoded), or an
+    image file. The same latent means something else to each model, but the same encoded image does
+    not: where both ends are encoded images, all runs are shown.
+
+    Attributes:
+        runs: by their labels.
+        name: the label of the run that is moved; may be set.
+        mix: alpha on the way from A to B, 0 to 1; may be set.
+        spherical: whether the way is the great circle; may be set.
+        moves: by a run's label, what is added to which latent dimension; may be changed.
+        images: those that can be encoded, uint8 [N, C, H, W].
+        ends: what A and B are.
+        originals: the images that A and B encode, uint8 [C, H, W]; None for a draw.
+    """
+
+    def __init__(self, runs: Mapping[str, Run], dataset: Dataset | None = None, dimensions=8):
+        self.runs, self.name = dict(runs), next(iter(runs))
+        self.mix, self.spherical = 0.0, False
+        first = self.runs[self.name].model
+        with one_thread():
+            self.images = imagine(first, 12, seed=1) if dataset is None else dataset.test[:100]
+            self.kl = {name: ranked_dimensions(r.model, dimensions) for name, r in runs.items()}
+        self.moves = {name: dict.fromkeys(kl, 0.0) for name, kl in self.kl.items()}
+        self.ends, self.originals, self._latents = {}, {}, {}
+        self.go(A="draw 0", B="draw 1")
+
+    def go(self, **ends: str) -> "Explorer":
+        """Choose A, B or both, `go(A="draw 3", B="me.jpg")`; return the explorer, to be shown.
+
+        Raises:
+            ValueError: there is no such image, or a file cannot be read as one; nothing changes.
+        """
+        for end, (label, seed, image) in {end: self._find(ends[end]) for end in ends}.items():
+            self.ends[end], self.originals[end] = label, image
+            for name, run in self.runs.items():
+                with one_thread():
+                    if image is None:
+                        z = prior_draws(run.model, 1, seed)
+                    else:
+                        z = posterior_means(run.model, image[None])
+                self._latents[end, name] = z[0]
+        return self
+
+    def _find(self, text: str) -> tuple[str, int, Tensor | None]:
+        """Return what an end is called, the seed of a draw, and the image if it is none."""
+        known = re.fullmatch(r"(draw|image) *(\d{1,9})", text.strip())
+        if not known:
+            return Path(text.strip()).name, 0, own_image(text.strip(), self.images.shape[-1])
+        number, image = int(known[2]), None
+        if known[1] == "image":
+            if number >= len(self.images):
+                raise ValueError(f"there is no image {number}, only 0 to {len(self.images) - 1}")
+            image = self.images[number]
+        return f"{known[1]} {number}", number, image
+
+    @property
+    def shown(self) -> list[str]:
+        """The labels of the runs that are shown, the one that is moved first."""
+        encoded = all(image is not None for image in self.originals.values())
+        return [self.name, *(name for name in self.runs if encoded and name != self.name)]
+
+    @property
+    def z(self) -> Tensor:
+        """The latent that is shown now, of the run that is moved: [latent_dim]."""
+        return self.latent(self.name)
+
+    def latent(self, name: str) -> Tensor:
+        """Return the latent of a run at this place, [latent_dim]."""
+        z1, z2, alpha = self._latents["A", name], self._latents["B", name], torch.tensor(self.mix)
+        z = slerp(z1, z2, alpha) if self.spherical else (1 - alpha) * z1 + alpha * z2
+        for dimension, distance in self.moves[name].items():
+            z[dimension] += distance
+        return z
+
+    @torch.no_grad()
+    def image(self, name: str | None = None) -> Tensor:
+        """Decode the latent of a run, or of the one that is moved: uint8 [C, H, W]."""
+        name = name or self.name
+        with one_thread():
+            return as_bytes(self.runs[name].model.decode(self.latent(name)[None])[0])
+
+    def strip(self, name: str) -> Tensor:
+        """Decode the way from A to B of a run in ten steps, without moves: uint8 [10, C, H, W]."""
+        ends = self._latents["A", name], self._latents["B", name]
+        with one_thread():
+            return as_bytes(interpolate(self.runs[name].model, *ends, spherical=self.spherical))
+
+    def __repr__(self):
+        return f"{self.name}: from {self.ends['A']} to {self.ends['B']}, alpha = {self.mix:.2f}"
+
+    def _repr_mimebundle_(self, **_):
+        rows = [torch.cat([*self.strip(name)], dim=-1) for name in self.shown]
+        picture = png(torch.cat(rows, dim=-2), scale=max(1, 96 // self.images.shape[-2]))
+        static = {"text/plain": repr(self), "image/png": picture}
+        if not watched():
+            return static
+        return {**Controls(self).box._repr_mimebundle_(), **static}
+
+
+def own_image(path: str, size: int) -> Tensor:
+    """Return the upright centre square of an image file, uint8 [3, size, size] in RGB.
+
+    Raises:
+        ValueError: it is missing, too large or cannot be read; one line that names it.
+    """
+    try:
+        file = Path(path).expanduser()
+        if file.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{file.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read")
+        return torch.from_numpy(decode(file.read_bytes(), size, []).copy())
+    except Exception as error:  # damaged bytes make Pillow raise errors of every kind
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "it is not an image" if unknown else getattr(error, "strerror", None) or error
+        raise ValueError(in_one_line(f"{path!r} cannot be shown: {reason}")) from error
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Return images in [0, 1] as uint8."""
+    return (images * 255).round().byte()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: for one image, to wait for a second one takes longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def watched() -> bool:
+    """Say whether a person sees the output: papermill, nbconvert and nbval answer no input."""
+    kernel = getattr(get_ipython(), "kernel", None)
+    asked = kernel.get_parent("shell").get("content", {}) if kernel else {}
+    return bool(asked.get("allow_stdin")) and not os.environ.get("TQDM_DISABLE")
