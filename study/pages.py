@@ -1,5 +1,6 @@
 """Notebooks are executed and become pages that need no network; `index.html` leads to them."""
 
+import base64
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import torch
 from dask.system import CPU_COUNT
 from jinja2 import Environment, PackageLoader, select_autoescape
 from latex2mathml.converter import convert
+from markupsafe import Markup
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from nbconvert.filters import strip_ansi
@@ -28,6 +30,7 @@ from traitlets.config import Config
 
 import vae_core
 from study import engine, runs
+from study.explorer import PAGE, write_explorer
 from study.runs import Page, Settings, Task
 from vae_core.checkpoints import RUN
 from vae_core.data import DatasetMissing
@@ -36,6 +39,8 @@ from vae_core.tables import write_results
 
 MARK = ".made-by-make-report"
 KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
+ANSWER = re.compile(r"<!-- answer:.*?-->(.*?)<!-- end of answer -->(.*)", re.DOTALL)
+FIGURE = re.compile(r"!\[([^]]*)\]\((figures/[\w.-]+\.png)\)")  # the first after the answer
 # Maths stands between dollars, but not in code.
 MATHS = re.compile(r"(`+).+?\1|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
 
@@ -48,6 +53,18 @@ class Shown:
     state: str
     reason: str = ""
     notebook: nbformat.NotebookNode | None = None
+
+    @property
+    def question(self) -> Markup:
+        """Return the notebook's first heading, and the parameter set if there is a page for each.
+
+        It is the file's name where there is none.
+        """
+        source = self.page.notebook.read_text(encoding="utf-8", errors="replace")
+        heading = re.search(r"^# # (.+)$", source, re.MULTILINE)
+        of = self.page.name[len(self.page.notebook.stem) :].strip("-")
+        text = heading[1] + (f" – {of}" if of else "") if heading else Markup.escape(self.page.name)
+        return Markup(_markdown(text).strip().removeprefix("<p>").removesuffix("</p>"))
 
 
 def claim(report: Path) -> None:
@@ -129,7 +146,7 @@ def _pages(settings: Settings, absent: dict, errors: dict, records: dict) -> lis
             shown[page.name] = Shown(page, "done", "", notebook) if current else None
             waiting += [] if current else [(page, parts[0], made_of)]
     shown |= {one.page.name: one for one in _execute_all(waiting, settings)}
-    _write_pages(settings.report, list(shown.values()))
+    _write_pages(settings, list(shown.values()))
     return list(shown.values())
 
 
@@ -212,18 +229,36 @@ def execute(
     return Shown(page, state, reason)
 
 
-def _write_pages(report: Path, shown: list[Shown]) -> None:
+def _write_pages(settings: Settings, shown: list[Shown]) -> None:
+    report, done = settings.report, [one for one in shown if one.notebook]
+    with Console().status(f"building {PAGE}"):
+        tasks = [task for one in done for task in one.page.tasks]
+        strip = write_explorer(settings, tasks, TEMPLATES)
     page, index = map(TEMPLATES.get_template, ("page.html.j2", "index.html.j2"))
-    done = [one.page.name for one in shown if one.notebook]
     for one in shown:
         path = report / f"{one.page.name}.html"
         if one.notebook:
+            # With a widget's state, nbconvert would show that instead of the image beside it.
+            one.notebook.metadata.pop("widgets", None)
             body, _ = EXPORTER.from_notebook_node(one.notebook)
-            write(path, page.render(name=one.page.name, done=done, body=body))
+            write(path, page.render(one=one, done=done, body=body))
         else:
             path.unlink(missing_ok=True)
     versions = f"vae_core {vae_core.__version__}, torch {torch.__version__}"
-    write(report / "index.html", index.render(shown=shown, versions=versions, now=datetime.now()))
+    given = {"versions": versions, "now": datetime.now(), "explorer": strip and PAGE}
+    write(report / "index.html", index.render(shown=shown, strip=strip, **given, **_answer()))
+
+
+def _answer() -> dict[str, str]:
+    """Return the README's answer, and the figure below it with its text; nothing without them."""
+    readme = PROJECT / "README.md"
+    found = ANSWER.search(readme.read_text(encoding="utf-8")) if readme.exists() else None
+    figure = FIGURE.search(found[2]) if found else None
+    answer = {"answer": found[1].strip()} if found else {}
+    if figure and (PROJECT / figure[2]).exists():
+        png = base64.b64encode((PROJECT / figure[2]).read_bytes()).decode()
+        answer |= {"figure": png, "caption": figure[1]}
+    return answer
 
 
 def _mathml(found: re.Match) -> str:
@@ -246,7 +281,9 @@ TEMPLATES = Environment(
 TEMPLATES.filters["markdown"] = _markdown
 # A page shows the parameters that were used, not those that stand in the notebook.
 EXPORTER = HTMLExporter(
-    template_name="basic",
+    raw_template="""{%- extends "basic/index.html.j2" -%}
+{% block input_group %}<details class="code" open><summary>code</summary>{{ super() }}</details>
+{% endblock %}""",
     filters={"markdown2html": _markdown},
     config=Config(TagRemovePreprocessor={"enabled": True, "remove_cell_tags": ["parameters"]}),
 )

@@ -9,12 +9,13 @@ import sys
 import time
 from dataclasses import replace
 
+import nbformat
 import psutil
 import pytest
 from test_study import SMALL, in_turn
 
 from study import engine, pages, runs
-from study.runs import Settings
+from study.runs import Page, Settings
 from vae_core.storage import PROJECT
 
 HEADER = """# %% [markdown]
@@ -143,6 +144,33 @@ def test_a_page_needs_no_network_and_shows_what_was_used(notebook, settings):
     for text in (page, index(settings)):
         assert not re.findall(r"(?:src|href|url\()\W*https?:", text)
         assert 'name="viewport"' in text
+
+
+def test_the_front_page_answers_and_leads_on(notebook, settings):
+    notebook("10_one", "print(1)")
+    second = notebook("11_two", "print(2)")
+    second.write_text(second.read_text().replace("# # Is", "# # Which"))
+    assert pages.report(settings) == 0
+    answer = pages.ANSWER.search((PROJECT / "README.md").read_text(encoding="utf-8"))[1]
+    text, asked = re.sub("<.*?>", "", index(settings)), index(settings).partition("Contents")[2]
+    assert answer.replace("*", "").strip()[:40] in text
+    assert re.search(r'<a href="11_two.html">Which <math.*?</math>', asked)
+    page = (settings.report / "11_two.html").read_text(encoding="utf-8")
+    assert page.count('href="index.html#contents"') == page.count('href="10_one.html"') == 2
+    assert "← Is <math" in page and page.count('<details class="code" open') == 2
+
+
+def test_a_notebook_with_live_widgets_is_shown_with_their_image(notebook, settings):
+    view = {"version_major": 2, "version_minor": 0, "model_id": "abc"}
+    data = {"application/vnd.jupyter.widget-view+json": view, "image/png": "iVBORw0KGgo="}
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", data)])
+    state = {"application/vnd.jupyter.widget-state+json": {"version_major": 2, "version_minor": 0}}
+    state["application/vnd.jupyter.widget-state+json"]["state"] = {"abc": {"model_name": "Box"}}
+    metadata = {"widgets": state, "papermill": {"duration": 1.0}}
+    live = nbformat.v4.new_notebook(cells=[cell], metadata=metadata)
+    (page,) = [Page("10_live", notebook("10_live", ""), {"dataset": "shapes"}, [])]
+    pages._write_pages(settings, [pages.Shown(page, "done", "", live)])
+    assert "iVBORw0KGgo=" in (settings.report / "10_live.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])
