@@ -40,7 +40,8 @@ from vae_core.tables import write_results
 MARK = ".made-by-make-report"
 KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
 ANSWER = re.compile(r"<!-- answer:.*?-->(.*?)<!-- end of answer -->(.*)", re.DOTALL)
-FIGURE = re.compile(r"!\[([^]]*)\]\((figures/[\w.-]+\.png)\)")  # the first after the answer
+# The first figure after the answer; the explorer's has its own place on the front page.
+FIGURE = re.compile(r"!\[([^]]*)\]\((figures/(?!explorer)[\w.-]+\.png)\)")
 # Maths stands between dollars, but not in code.
 MATHS = re.compile(r"(`+).+?\1|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
 
