@@ -177,12 +177,13 @@ def pages(settings: Settings) -> list[Page]:
     of_all = [task for k in settings.seeds for name in sets for task in both[name, k]]
     balances = [run("conv", "p2", **loss) for loss in ({}, {"reduction": "mean"}, {"beta": 1e-4})]
     # The stored answers, on published runs that have learned all there is: 00, 08 and 09 have no
-    # other, and 04 and 05 show theirs where nothing else was asked for.
+    # other, and 04, 05 and 10 show theirs where nothing else was asked for.
     stored = {"00_why_variational": ("plane", "shapes"), "08_rate_distortion": ("p2", "published")}
     stored["09_holes_and_meaning"] = ("p2", "shapes")
     asked = (dataset, faces, settings.seed, settings.max_epochs, settings.limit, settings.size)
     if asked == ("shapes", "faces", 0, None, None, 32) and not settings.retrain:
         stored |= {"04_celeba": ("p2", "published"), "05_posterior_collapse": ("p2", "shapes")}
+        stored["10_explorer"] = ("p2", "published")
     study = {
         "01_fc_vs_cvae": of_each_set,
         "02_tuning": [(" ".join(sets), dataset, of_all)],

@@ -3,7 +3,8 @@
 The files in reading order:
 
 1. `models`, `loss`, `parameter_sets`: what is compared, layer by layer
-2. `training`: the loop and early stopping; `latent`: walks through what it has learned
+2. `training`: the loop and early stopping; `latent`: walks through what it has learned, and
+   `explorer`, `controls`: by hand
 3. `evaluation`, `figures`, `tables`: numbers, images and what they say
 4. `experiment`, `checkpoints`: a run by its name, trained or loaded, and its folder
 5. `data`: any images as three parts; `hardware`, `storage`: what the rest stands on
