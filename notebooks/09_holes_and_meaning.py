@@ -32,7 +32,7 @@ import torch
 from vae_core import figures
 from vae_core.data import load_dataset, synthetic
 from vae_core.experiment import train_or_load
-from vae_core.latent import posterior_means, prior_draws
+from vae_core.latent import as_bytes, posterior_means, prior_draws
 
 data = load_dataset(dataset, limit=limit, size=size)
 options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
@@ -58,7 +58,7 @@ def posterior_draws(model, images):
 @torch.no_grad()
 def decoded(model, z):
     """Decode latents into uint8 images."""
-    return (model.decode(z).clamp(0, 1) * 255).round().byte()
+    return as_bytes(model.decode(z))
 
 
 rows = {}

@@ -18,9 +18,9 @@ from vae_core import __version__
 from vae_core.checkpoints import RUN, CheckpointError, Run
 from vae_core.controls import png
 from vae_core.experiment import published_run
-from vae_core.explorer import as_bytes, ranked_dimensions
-from vae_core.latent import imagine, interpolate, posterior_means, prior_draws
-from vae_core.models import VAE
+from vae_core.explorer import ranked_dimensions
+from vae_core.latent import as_bytes, imagine, interpolate, posterior_means, prior_draws
+from vae_core.models import VAE, LinearVAE
 from vae_core.storage import write
 
 PAGE = "explore.html"
@@ -96,7 +96,8 @@ def layers(model: VAE) -> list[dict[str, Any]]:
     Raises:
         ValueError: it has another layer, decodes in another way, or weights that are not finite.
     """
-    if type(model).decode is not VAE.decode:
+    last = {VAE.decode: [{"kind": "sigmoid"}], LinearVAE.decode: []}.get(type(model).decode)
+    if last is None:
         raise ValueError(f"the {model.title} decodes in its own way, which this page does not know")
     if not all(values.half().isfinite().all() for values in model.decoder.parameters()):
         raise ValueError("its weights are damaged, or too large for 16 bits")
@@ -114,7 +115,7 @@ def layers(model: VAE) -> list[dict[str, Any]]:
         else:
             raise ValueError(f"its decoder has the layer {layer}, which this page does not know")
         described.append(kind)
-    return described
+    return described + last
 
 
 def _model(key: str, run: Run, described: list[dict[str, Any]]) -> dict[str, Any]:

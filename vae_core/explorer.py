@@ -16,7 +16,7 @@ from vae_core.controls import Controls, png
 from vae_core.data import Dataset
 from vae_core.data.files import MAX_BYTES, decode
 from vae_core.evaluation import posterior_statistics
-from vae_core.latent import imagine, interpolate, posterior_means, prior_draws, slerp
+from vae_core.latent import as_bytes, imagine, interpolate, posterior_means, prior_draws, slerp
 from vae_core.models import VAE
 from vae_core.storage import in_one_line
 
@@ -177,11 +177,6 @@ def own_image(path: str, size: int) -> Tensor:
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "it is not an image" if unknown else getattr(error, "strerror", None) or error
         raise ValueError(in_one_line(f"{path!r} cannot be shown: {reason}")) from error
-
-
-def as_bytes(images: Tensor) -> Tensor:
-    """Return images in [0, 1] as uint8."""
-    return (images * 255).round().byte()
 
 
 @contextmanager

@@ -15,7 +15,12 @@ def prior_draws(model: VAE, n: int, seed: int = 0) -> Tensor:
 @torch.no_grad()
 def imagine(model: VAE, n: int, seed: int = 0) -> Tensor:
     """Decode `n` draws from the prior into uint8 images [n, C, H, W]."""
-    return (model.decode(prior_draws(model, n, seed)) * 255).round().clamp(0, 255).byte()
+    return as_bytes(model.decode(prior_draws(model, n, seed)))
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Return decoded images as uint8; what a linear decoder leaves outside [0, 1] is cut off."""
+    return (images.clamp(0, 1) * 255).round().byte()
 
 
 @torch.no_grad()

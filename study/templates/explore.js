@@ -55,7 +55,7 @@ function deconvolution(x, [channels, h, w], weight, bias) {
   return y;
 }
 
-// Returns the image's values in [0, 1], channel after channel.
+// Returns the image's values, channel after channel; what leaves [0, 1] is cut off when painted.
 function decode(model, z) {
   model.weights ??= unpack(document.getElementById(model.packed).textContent);
   let x = Float32Array.from(z), shape = [z.length], at = 0;
@@ -68,11 +68,13 @@ function decode(model, z) {
       shape = [layer.to, 2 * shape[1], 2 * shape[2]];
     } else if (layer.kind === "reshape") {
       shape = layer.shape;
-    } else {
+    } else if (layer.kind === "relu") {
       x = x.map((value) => Math.max(value, 0));
+    } else {
+      x = x.map((value) => 1 / (1 + Math.exp(-value)));
     }
   }
-  return x.map((value) => 1 / (1 + Math.exp(-value)));
+  return x;
 }
 
 function paint(canvas, model, z) {
