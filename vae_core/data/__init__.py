@@ -8,17 +8,17 @@ import hashlib
 import json
 import os
 import re
+from collections import namedtuple
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from vae_core.data import celeba, cifar10, parts, synthetic
+from vae_core.data import celeba, cifar10, files, parts, synthetic
 from vae_core.data.cache import cached
-from vae_core.data.files import DatasetMissing, decode_all, identity, image_names, listing
+from vae_core.data.files import DatasetMissing
 from vae_core.storage import DATA, PROJECT, code_hash, number, whole_number
 
 __all__ = ["Dataset", "DatasetMissing", "Facts", "facts", "load_dataset"]
@@ -27,18 +27,10 @@ CODE = code_hash(*(file.read_text("utf-8") for file in sorted(Path(__file__).par
 BUILT_IN = {"shapes": (20_000, 2_000, 2_000), "faces": (20_000, 2_000, 2_000)}
 NAMES = (*BUILT_IN, "cifar10", "celeba")
 OWN = re.compile(rf"({'|'.join(NAMES)})(-fraction[\d.e-]+|-limit\d+|-seed\d+|-\d+px)*", re.I)
-TAKEN = re.compile(rf"{OWN.pattern}|published|.*\.previous-\d+", re.I)
 
 
-@dataclass(frozen=True)
-class Facts:
-    """A title for people, the share of the training part that the study uses, and how long."""
-
-    title: str
-    fraction: float = 1.0
-    epochs: int = 100
-
-
+# A title for people, the share of the training part that the study uses, and for how long
+Facts = namedtuple("Facts", ("title", "fraction", "epochs"), defaults=(1.0, 100))
 FACTS = {
     "shapes": Facts("built-in shapes", epochs=4),
     "faces": Facts("built-in faces", epochs=4),
@@ -54,8 +46,7 @@ FACTS = {
 class Dataset:
     """Three parts of uint8 images [N, 3, size, size], RGB, each in an order drawn by the seed.
 
-    `name` is safe as a file's, `title` is for people. `fingerprint` is 16 hex digits of a SHA-256
-    over the sizes and the bytes of the parts.
+    `name` is safe as a file's, `title` is for people, `fingerprint` is over sizes and bytes.
     """
 
     train: torch.Tensor = field(repr=False)
@@ -85,24 +76,17 @@ def facts(name_or_path) -> Facts:
 def load_dataset(name_or_path, root=DATA, seed=0, limit=None, fraction=1.0, size=32) -> Dataset:
     """Load `shapes`, `faces`, `cifar10`, `celeba`, or the images of a folder or zip.
 
-    A folder or zip with train/ and test/, val/ or both in it, at any depth, has these parts. Of
+    With train/ and test/, val/ or both in it, at any depth, a folder or zip has these parts. Of
     what is missing, 10 % are drawn for testing and 5 % of the training images for validation. A
-    copy of CelebA keeps its official partition. Every image becomes its upright centre square in
-    RGB, antialiased, transparent ones on white. A folder called like a data set is `./shapes`.
+    copy of CelebA keeps its official parts. A folder called like a data set is `./shapes`.
 
-    Args:
-        name_or_path: one of the names, or a path.
-        root: the folder of downloaded and cached data.
-        seed: draws everything that is drawn.
-        limit: at most so many training images, at least 10, and a fifth of it in the other parts.
-        fraction: the share of the training part to use, 0 < fraction <= 1.
-        size: height and width of an image in pixels, 8 to 256.
+    `seed` draws whatever is drawn, `limit` is the largest number of training images (at least 10;
+    a fifth of it in the other parts), `fraction` the share of the training part that is used, and
+    `size` the height and width in pixels, 8 to 256. Downloads and decoded images lie in `root`.
 
-    Raises:
-        DatasetMissing: CIFAR-10 or CelebA is not there (and cannot be downloaded).
-        FileNotFoundError: neither a name nor an existing path.
-        ValueError: unusable options, too few images, or files that cannot be read as images.
-        OSError: the cache cannot be written.
+    Raises DatasetMissing where CIFAR-10 or CelebA is not there, FileNotFoundError for what is
+    neither a name nor a path, ValueError for unusable options, too few images or files that
+    cannot be read, and OSError where the cache cannot be written: one line, each.
     """
     text, fraction = str(name_or_path), number("fraction", fraction, 0, 1)
     seed, size = whole_number("seed", seed, 0), whole_number("size", size, 8)
@@ -121,9 +105,9 @@ def load_dataset(name_or_path, root=DATA, seed=0, limit=None, fraction=1.0, size
         content, build = "genuine", partial(_cifar10, root, draw, size)
     else:
         path = celeba.find(root) if text == "celeba" else _path(text)
-        beside = celeba.partition_beside(path)
-        content = f"{identity(path)} {beside}"
-        build = partial(_files, path, beside, text == "celeba", draw, size)
+        found = files.listing(path) | celeba.beside(path)
+        content = [(file, facts) for file, (facts, _) in found.items()]
+        build = partial(_files, path, found, text == "celeba", draw, size)
     key = json.dumps([CODE, text in NAMES and text, content, seed, limit, fraction, size])
     file = f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.u8"
     images, fingerprint = cached(root / "cache" / file, size, build)
@@ -136,7 +120,7 @@ def _name(text):
     path = Path(os.path.abspath(os.path.expanduser(text)))
     name = re.sub(r"[^\w.-]+", "-", path.name if os.path.isdir(path) else path.stem)
     name = name[:60].strip(".-") or "images"
-    return name + "-files" * bool(TAKEN.fullmatch(name))
+    return name + "-files" * bool(OWN.fullmatch(name))
 
 
 def _path(text):
@@ -144,33 +128,26 @@ def _path(text):
     if not text or not os.path.exists(path):
         known = f"neither a known data set ({', '.join(NAMES)}) nor an existing path"
         raise FileNotFoundError(f"{text!r} is {known}; give a folder or zip of images, or a name")
-    for project in (path.resolve(), PROJECT):
-        marks = (project / "pyproject.toml").is_file() and (project / "vae_core").is_dir()
-        if marks and project.is_relative_to(path.resolve()):
-            raise ValueError(f"{text!r} holds this project; give a folder that has only images")
+    if (PROJECT / "vae_core").is_dir() and PROJECT.is_relative_to(path.resolve()):
+        raise ValueError(f"{text!r} holds this project; give a folder that has only images")
     inside = path / f"{celeba.NAME}.zip"
     return inside if inside.is_file() and not (path / celeba.NAME).is_dir() else path
 
 
 def _built_in(name, sizes, seed, size):
-    def blocks():
-        for part, n in enumerate(sizes):
-            factors = synthetic.draw_factors(name, n, 3 * seed + part)
-            for i in range(0, n, 500):
-                some = {factor: values[i : i + 500] for factor, values in factors.items()}
-                yield synthetic.render(name, some, size).numpy()
-
-    return sizes, blocks()
+    drawn = (synthetic.draw_factors(name, n, 3 * seed + part) for part, n in enumerate(sizes))
+    return sizes, (block for some in drawn for block in synthetic.render(name, some, size))
 
 
 def _cifar10(root, draw, size):
     groups, images = cifar10.read(root)
     chosen = draw("CIFAR-10", groups)
-    return [*map(len, chosen)], cifar10.blocks(images[np.concatenate(chosen)], size)
+    return [*map(len, chosen)], cifar10.resized(images[[*chain(*chosen)]], size)
 
 
-def _files(path, beside, insist, draw, size):
-    names = image_names(path, files := listing(path))
-    groups = celeba.official(path, files, names, beside, insist) or parts.by_folder(names)
+def _files(path, found, insist, draw, size):
+    names = files.image_names(path, found)
+    with files.reading(path):
+        groups = celeba.official(path, found, names, insist) or parts.by_folder(names)
     chosen = draw(path, groups)
-    return [*map(len, chosen)], decode_all(path, files, [*chain(*chosen)], size)
+    return [*map(len, chosen)], files.decode_all(path, found, [*chain(*chosen)], size)

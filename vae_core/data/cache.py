@@ -1,12 +1,8 @@
-"""Decoded images in one file that is mapped into memory: loading takes a moment and no memory.
-
-The file begins with a page of facts. Its checksum goes over its name, the facts and the images.
-"""
+"""Decoded images in one file that is mapped into memory: loading takes a moment and no memory."""
 
 import hashlib
 import json
 import sys
-import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,49 +11,44 @@ import torch
 
 from vae_core.storage import held, in_one_line, progress, writing
 
-HEADER = 4096
+HEADER = 4096  # bytes before the images: the file's name, the sizes of the parts, the fingerprint
 
 
 def cached(path: Path, size: int, build) -> tuple[tuple[torch.Tensor, ...], str]:
     """Return the parts of a set, uint8 [n, 3, size, size], and its fingerprint.
 
     Where the file is missing or damaged, one process asks `build()` for the sizes of the parts and
-    the images in blocks; the others wait. Raises OSError where the file cannot be written.
+    the images in blocks; the others wait.
     """
-    found = _opened(path)
-    if not found:
-        with held(path):
-            found = _opened(path) or _write(path, *build())
-    sizes, fingerprint = found
-    images = np.memmap(path, np.uint8, "c", HEADER, (sum(sizes), 3, size, size))
-    return torch.from_numpy(images).split(sizes), fingerprint
-
-
-def _write(path, sizes, blocks):
-    if path.exists():
-        print(in_one_line(f"{path} is damaged; building it again"), file=sys.stderr)
-    digest, checksum = hashlib.sha256(",".join(map(str, sizes)).encode()), 0
-    bar = progress(total=sum(sizes), desc=f"preparing {path.stem}", unit=" images")
-    with writing(path) as file, bar:
-        file.write(bytes(HEADER))
-        for block in blocks:
-            file.write(content := block.tobytes())
-            digest.update(content)
-            checksum = zlib.crc32(content, checksum)
-            bar.update(len(block))
-        facts = [path.name, sizes, digest.hexdigest()[:16]]
-        facts.append(zlib.crc32(json.dumps(facts).encode(), checksum))
-        file.seek(0)
-        file.write(json.dumps(facts).encode().ljust(HEADER))
-    return facts[1:3]
-
-
-def _opened(path):
     # Whatever stands in a damaged file, the answer is to build it again.
-    with suppress(Exception), path.open("rb") as file:
-        *facts, expected = json.loads(file.read(HEADER))
-        checksum = 0
-        while block := file.read(1 << 20):
-            checksum = zlib.crc32(block, checksum)
-        if [path.name, zlib.crc32(json.dumps(facts).encode(), checksum)] == [facts[0], expected]:
-            return facts[1:]
+    with suppress(Exception):
+        return _read(path, size)
+    with held(path):
+        with suppress(Exception):  # another process may have built it meanwhile
+            return _read(path, size)
+        if path.exists():
+            print(in_one_line(f"{path} is damaged; building it again"), file=sys.stderr)
+        sizes, blocks = build()
+        digest = hashlib.sha256(",".join(map(str, sizes)).encode())
+        bar = progress(total=sum(sizes), desc=f"preparing {path.stem}", unit=" images")
+        with writing(path) as file, bar:
+            file.write(bytes(HEADER))
+            for block in blocks:
+                file.write(content := block.tobytes())
+                digest.update(content)
+                bar.update(len(block))
+            file.seek(0)
+            header = json.dumps([path.name, sizes, digest.hexdigest()[:16]])
+            file.write(header.encode().ljust(HEADER))
+        return _read(path, size)
+
+
+def _read(path, size):
+    with path.open("rb") as file:
+        name, sizes, fingerprint = json.loads(file.read(HEADER))
+    images = np.memmap(path, np.uint8, "c", HEADER).reshape(-1, 3, size, size)
+    digest = hashlib.sha256(",".join(map(str, sizes)).encode())
+    digest.update(images)
+    if (name, fingerprint) != (path.name, digest.hexdigest()[:16]):
+        raise ValueError("damaged")
+    return torch.from_numpy(images).split(sizes), fingerprint

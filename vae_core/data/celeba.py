@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path, PurePosixPath
 
-from vae_core.data.files import PARTITION, DatasetMissing, reading, refuse_web_page
+from vae_core.data.files import PARTITION, DatasetMissing, entry
 from vae_core.data.parts import grouped
 from vae_core.storage import in_one_line
 
@@ -14,10 +14,9 @@ LAST = {"train": 162_770, "validation": 182_637, "test": 202_599}  # numbers of 
 
 def find(root: Path) -> Path:
     """Return where CelebA is in `root`; raise DatasetMissing, which says what to put there."""
-    for path in (root / "celeba" / NAME, root / NAME):
-        for found in (path, path.with_suffix(".zip")):
-            if found.exists():
-                return found
+    for found in (root / "celeba" / NAME, root / "celeba" / f"{NAME}.zip"):
+        if found.exists():
+            return found
     raise DatasetMissing(
         f"CelebA is not in {root}: download {NAME}.zip and list_eval_partition.txt "
         "(mmlab.ie.cuhk.edu.hk/projects/CelebA.html, or the copy on Kaggle) and put them in "
@@ -25,47 +24,36 @@ def find(root: Path) -> Path:
     )
 
 
-def partition_beside(path: Path) -> list[tuple[Path, bytes]]:
-    """Return the partition files, with their content, beside a folder or zip of CelebA's name."""
-    with reading(path):
-        beside = sorted(path.absolute().parent.iterdir()) if path.stem == NAME else []
-        return [(file, file.read_bytes()) for file in beside if PARTITION.fullmatch(file.name)]
+def beside(path: Path) -> dict[str, tuple]:
+    """List the partition files beside a folder or zip of CelebA's name, as `files.listing` does."""
+    names = [f"list_eval_partition.{kind}" for kind in ("txt", "csv") if path.stem == NAME]
+    found = [path.absolute().with_name(name) for name in names]
+    return {f"../{file.name}": entry(file) for file in found if file.is_file()}
 
 
-def official(path: Path, files: dict, names: list[str], beside, insist: bool) -> dict | None:
-    """Sort CelebA's images into its official parts, by their numbers or by a partition file.
+def official(path: Path, files: dict, names: list[str], insist: bool) -> dict | None:
+    """Sort CelebA's images into its official parts, by a partition file or else by their numbers.
 
     None has the others. Returns None where they are no CelebA, unless `insist` says they are.
-    Raises ValueError for a damaged partition file.
     """
-    for name in filter(PARTITION.fullmatch, sorted(files, reverse=True)):
-        with reading(path / name), files[name][1]() as file:
-            beside = [(path / name, file.read())]
-    part_of, size = _by_number, LAST["test"]
-    if beside:
-        with reading(beside[0][0]):
-            listing = _parse(beside[0][1])
-        part_of, size = listing.get, len(listing)
-    groups = grouped(names, lambda name: part_of(PurePosixPath(name).stem))
-    absent = size - sum(len(group) for part, group in groups.items() if part)
-    # Without a partition file, numbers alone make a CelebA only where they reach every part.
-    if not insist and (absent == size if beside else groups.keys() != LAST.keys()):
+    if partition := max(filter(PARTITION.fullmatch, files), default=None):
+        with files[partition][1]() as file:
+            lines = file.read().decode("utf-8-sig", "replace").split("\n")
+        line = re.compile(r"(\d+)\.\w+[\s,]+([012])\s*")
+        matches = [line.fullmatch(text) for text in lines if text.strip()]
+        if not any(matches) or not all(matches[1:]):  # the first may be a heading
+            raise ValueError(f"not every line of {partition} is like '000001.jpg 0'")
+        part_of = {match[1]: list(LAST)[int(match[2])] for match in matches if match}
+    else:
+        parts = reversed(LAST.items())  # so that each keeps the numbers below its last
+        part_of = {f"{n:06d}": part for part, last in parts for n in range(1, last + 1)}
+    groups = grouped(names, lambda name: part_of.get(PurePosixPath(name).stem))
+    absent = len(part_of) - sum(len(group) for part, group in groups.items() if part)
+    # Numbers alone make a CelebA only where they reach every part.
+    other = absent == len(part_of) if partition else groups.keys() != LAST.keys()
+    if other and not insist:
         return None
-    if absent > 0:
-        text = f"{absent:,} of the {size:,} images of CelebA are absent; using the others"
+    if absent:
+        text = f"{absent:,} of the {len(part_of):,} images of CelebA are absent; using the others"
         print(in_one_line(f"{path}: {text}"), file=sys.stderr)
     return {part: [] for part in LAST} | groups
-
-
-def _by_number(stem):
-    number = int(stem) if re.fullmatch("[0-9]{6}", stem) else 0
-    return next((part for part, last in LAST.items() if 1 <= number <= last), None)
-
-
-def _parse(content):
-    refuse_web_page(content)
-    lines = content.decode("utf-8-sig", "replace").splitlines()
-    matches = [re.fullmatch(r"(\d+)\.\w+[\s,]+([012])\s*", line) for line in lines if line.strip()]
-    if not any(matches) or not all(matches[1:]):  # the first may be a heading
-        raise ValueError("not every line is like '000001.jpg 0'")
-    return {match[1]: list(LAST)[int(match[2])] for match in matches if match}

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -12,43 +13,36 @@ from PIL import Image, ImageOps
 from vae_core.data.files import DatasetMissing
 from vae_core.storage import held, in_one_line, progress, write
 
-SLOWEST = 20_000  # bytes a second, after a minute
-PATIENCE, LONGEST = 60, 1800  # seconds
+SLOWEST, PATIENCE = 100_000, 60  # a download is given up below so many bytes a second, after these
 
 
 def torchvision_cifar10() -> type:
-    """Import torchvision, which takes a second; this is its only door.
-
-    A wheel built for CUDA misses its compiled operators beside a CPU build of torch. Data sets do
-    not need them, and declaring the two that its import looks for is enough.
-    """
+    """Import torchvision, which takes a second."""
     try:
         from torchvision.datasets import CIFAR10
     except RuntimeError:
+        # A wheel built for CUDA misses its operators beside torch for the CPU. Data sets do not
+        # need them, and declaring the two that the import looks for is enough.
         operators = torchvision_cifar10.kept = torch.library.Library("torchvision", "DEF")
-        operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        for name in ("nms", "qnms"):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         from torchvision.datasets import CIFAR10
     return CIFAR10
 
 
 def read(root: Path) -> tuple[dict[str, range], np.ndarray]:
-    """Return the numbers of the images of each part, and all images, uint8 [n, 32, 32, 3].
+    """Return the numbers of each part's images, and all images, uint8 [n, 32, 32, 3].
 
-    Nothing is unpickled whose MD5 sum is not the published one. Raises DatasetMissing where it is
-    not in `root`, or not the genuine one, and cannot be downloaded.
+    Nothing is unpickled whose MD5 sum is not the published one.
     """
     genuine = torchvision_cifar10()
-    archive = root / genuine.filename
     try:
         with held(root / "cifar10"):
             try:
-                parts = [genuine(root, train=train).data for train in (True, False)]
+                parts = [genuine(root, train).data for train in (True, False)]
             except RuntimeError:  # absent or damaged
-                given = archive.read_bytes() if archive.exists() else b""
-                if hashlib.md5(given).hexdigest() != genuine.tgz_md5:
-                    write(archive, _download(genuine.url, genuine.tgz_md5))
-                parts = [genuine(root, train=t, download=True).data for t in (True, False)]
+                _download(genuine.url, root / genuine.filename, genuine.tgz_md5)
+                parts = [genuine(root, train, download=True).data for train in (True, False)]
     except Exception as error:  # of urllib, tarfile or torchvision, which have none in common
         text = f"no genuine CIFAR-10 is in {root}, and it could not be downloaded ({error}): put "
         text += f"{genuine.filename} or {genuine.base_folder} there and delete what is damaged, or "
@@ -57,14 +51,16 @@ def read(root: Path) -> tuple[dict[str, range], np.ndarray]:
     return {"train": range(train), "test": range(train, train + test)}, np.concatenate(parts)
 
 
-def blocks(images: np.ndarray, size: int):
+def resized(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Yield images [n, 32, 32, 3] as blocks [k, 3, size, size]."""
     for some in np.array_split(images, -(-len(images) // 1000)):
         some = [ImageOps.fit(Image.fromarray(image), (size, size)) for image in some]
         yield np.stack(some).transpose(0, 3, 1, 2)
 
 
-def _download(url, md5):
+def _download(url, archive, md5):
+    if archive.exists() and hashlib.md5(archive.read_bytes()).hexdigest() == md5:
+        return
     content, began = bytearray(), time.monotonic()
     with (
         urlopen(Request(url, headers={"User-Agent": "pytorch/vision"}), timeout=30) as response,
@@ -74,9 +70,8 @@ def _download(url, md5):
             content += block
             bar.update(len(block))
             seconds = time.monotonic() - began
-            rate = len(content) / max(seconds, 1)
-            if seconds > LONGEST or (seconds > PATIENCE and rate < SLOWEST):
+            if seconds > PATIENCE and (rate := len(content) / seconds) < SLOWEST:
                 raise TimeoutError(f"given up after {seconds:.0f} s at {rate / 1e3:,.1f} kB/s")
     if hashlib.md5(content).hexdigest() != md5:
         raise ValueError("what came is not the genuine file")
-    return bytes(content)
+    write(archive, bytes(content))

@@ -1,5 +1,6 @@
 """How images are sorted into a training, a validation and a test part."""
 
+import posixpath
 import sys
 from pathlib import Path
 
@@ -22,42 +23,33 @@ def grouped(names: list[str], part_of) -> dict[str | None, list[str]]:
 
 
 def by_folder(names: list[str]) -> dict[str | None, list[str]]:
-    """Sort names by the folders in them, at any depth; None has those in no part's folder.
-
-    Without train/ and another part, all are for training.
-    """
-    levels = zip(*(name.split("/")[:-1] for name in names), strict=False)
-    shared = next((depth for depth, level in enumerate(levels) if len(set(level)) > 1), 0)
+    """Sort names by folders at any depth, with None for the others; without parts, all train."""
+    shared = len(posixpath.commonpath(names)) if names else 0
 
     def part_of(name):
-        below = name.lower().split("/")[shared:-1]
+        below = name[shared:].lower().split("/")[:-1]
         return next((FOLDERS[folder] for folder in below if folder in FOLDERS), None)
 
     groups = grouped(names, part_of)
-    return (
-        groups if "train" in groups and len(groups.keys() & LEAST.keys()) > 1 else {"train": names}
-    )
+    return groups if "train" in groups and len(groups.keys() - {None}) > 1 else {"train": names}
 
 
 def draw(where, groups: dict, seed: int, limit: int | None, fraction: float) -> list[list]:
-    """Shuffle each part, cut missing parts from training, say so, and apply the options.
-
-    Shuffling makes every cut a draw without replacement, and the first few images of a part a
-    fair sample although files come sorted by class. Raises ValueError, see `counts`.
-    """
-    rng, given = np.random.default_rng(seed), [part for part in LEAST if part in groups]
-    parts = {part: [groups[part][i] for i in rng.permutation(len(groups[part]))] for part in given}
-    told = [", ".join(f"{len(parts[part]):,} images in {part}/" for part in given)]
-    told = told if len(given) > 1 else [f"{len(parts['train']):,} images in no train/ and test/"]
+    """Shuffle each part, cut missing parts from training, apply the options, and say so."""
+    # Shuffling makes every cut a draw without replacement, and the first few images of a part a
+    # fair sample although files come sorted by class.
+    rng = np.random.default_rng(seed)
+    parts = {part: rng.permutation(groups[part]).tolist() for part in LEAST if part in groups}
+    found = ", ".join(parts) if len(parts) > 1 else "none"
     for part, share in (("test", 10), ("validation", 20)):
         if part not in parts:
             cut = max(LEAST[part], len(parts["train"]) // share)
             parts[part], parts["train"] = parts["train"][:cut], parts["train"][cut:]
-            told.append(f"{cut:,} of {'train/' if len(given) > 1 else 'them'} drawn for {part}")
-    if stray := groups.get(None):
-        told.append(f"{len(stray):,} beside them left out: {listed(stray)}")
     sizes = counts(where, [len(parts[part]) for part in LEAST], limit, fraction)
-    print(in_one_line(f"{Path(where).name}: {'; '.join(told)}"), file=sys.stderr)
+    text = f"{Path(where).name}: parts found: {found}; images used: {_told(sizes)}"
+    if stray := groups.get(None):
+        text += f"; {len(stray):,} beside the parts left out: {listed(stray)}"
+    print(in_one_line(text), file=sys.stderr)
     return [parts[part][:size] for part, size in zip(LEAST, sizes, strict=True)]
 
 
@@ -65,10 +57,12 @@ def counts(where, sizes: list[int], limit: int | None, fraction: float) -> list[
     """Apply the options to the sizes of the parts; ValueError where one becomes too small."""
     sizes = [round(sizes[0] * fraction), *sizes[1:]]
     if limit is not None:
-        sizes = [min(size, limit if i == 0 else limit // 5) for i, size in enumerate(sizes)]
-    found = dict(zip(LEAST, sizes, strict=True))
-    if any(found[part] < LEAST[part] for part in LEAST):
-        texts = [", ".join(f"{n:,} {part}" for part, n in some.items()) for some in (found, LEAST)]
-        text = f"{where} gives too few images ({texts[0]}); at least 10 are needed: {texts[1]}"
-        raise ValueError(in_one_line(text))
+        sizes = [min(sizes[0], limit), *(min(size, limit // 5) for size in sizes[1:])]
+    if any(size < least for size, least in zip(sizes, LEAST.values(), strict=True)):
+        needed = f"at least 10 are needed: {_told(LEAST.values())}"
+        raise ValueError(in_one_line(f"{where} gives too few images ({_told(sizes)}); {needed}"))
     return sizes
+
+
+def _told(sizes):
+    return ", ".join(f"{n:,} {part}" for part, n in zip(LEAST, sizes, strict=True))

@@ -5,6 +5,8 @@ whose passing through zero, one pixel wide, is the antialiased edge. Lengths are
 an image, so x and y run from -1 (left, top) to 1 (right, bottom); angles are in radians.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -28,49 +30,49 @@ SHIRTS = _palette("d1495b edae49 00798c 30638e 6a4c93")
 WALLS = _palette("a6dbe8 fbd08f c3e2a8 d7bdec")
 
 # A factor is drawn uniformly: an index below a number, or a number between two.
-SHAPE_FACTORS = {
-    "kind": len(KINDS),
-    "hue": (0, 1),  # once around the colour wheel
-    "x": (-0.14, 0.14),
-    "y": (-0.14, 0.14),
-    "size": (0.68, 0.82),  # radius
-    "angle": (-0.25, 0.25),  # clockwise
-    "light": (-1, 1),  # the direction it comes from: 0 is above, positive is the right
-    "background": len(BACKDROPS),
+FACTORS = {
+    "shapes": {
+        "kind": len(KINDS),
+        "hue": (0, 1),  # once around the colour wheel
+        "x": (-0.14, 0.14),
+        "y": (-0.14, 0.14),
+        "size": (0.68, 0.82),  # radius
+        "angle": (-0.25, 0.25),  # clockwise
+        "light": (-1, 1),  # the direction it comes from: 0 is above, positive is the right
+        "background": len(BACKDROPS),
+    },
+    "faces": {
+        "skin": (0, 1),  # light to dark
+        "hair": len(HAIRS),
+        "style": 4,  # short, long, curly or in a bun
+        "fringe": (-0.5, 0.5),  # slope of the hairline
+        "eyes": len(IRISES),
+        "smile": (-0.3, 1),
+        "glasses": 2,
+        "shirt": len(SHIRTS),
+        "x": (-0.1, 0.1),
+        "y": (0, 0.1),
+        "size": (0.66, 0.74),  # half the height of the head
+        "tilt": (-0.15, 0.15),  # clockwise
+        "light": (-1, 1),
+        "background": len(WALLS),
+    },
 }
-FACE_FACTORS = {
-    "skin": (0, 1),  # light to dark
-    "hair": len(HAIRS),
-    "style": 4,  # short, long, curly or in a bun
-    "fringe": (-0.5, 0.5),  # slope of the hairline
-    "eyes": len(IRISES),
-    "smile": (-0.3, 1),
-    "glasses": 2,
-    "shirt": len(SHIRTS),
-    "x": (-0.1, 0.1),
-    "y": (0, 0.1),
-    "size": (0.66, 0.74),  # half the height of the head
-    "tilt": (-0.15, 0.15),  # clockwise
-    "light": (-1, 1),
-    "background": len(WALLS),
-}
-FACTORS = {"shapes": SHAPE_FACTORS, "faces": FACE_FACTORS}
 
 
 def shapes(n: int, seed: int = 0, size: int = 32) -> tuple[torch.Tensor, dict]:
-    """Draw `n` images of one coloured object in a slanting light.
+    """Draw `n` images of one coloured object in a slanting light: uint8 [n, 3, size, size] in RGB.
 
-    Returns `(images, factors)`: a uint8 tensor [n, 3, size, size] in RGB, and for every name in
-    `SHAPE_FACTORS` an array [n]. Raises ValueError where one of the numbers is unusable.
+    Returns them and the factors that made them, an array [n] for each name.
     """
     factors = draw_factors("shapes", n, seed)
-    return render("shapes", factors, size), factors
+    return torch.from_numpy(np.concatenate([*render("shapes", factors, size)])), factors
 
 
 def faces(n: int, seed: int = 0, size: int = 32) -> tuple[torch.Tensor, dict]:
-    """Draw `n` portraits; returns as `shapes` does, with the names in `FACE_FACTORS`."""
+    """Draw `n` portraits; returns as `shapes` does."""
     factors = draw_factors("faces", n, seed)
-    return render("faces", factors, size), factors
+    return torch.from_numpy(np.concatenate([*render("faces", factors, size)])), factors
 
 
 def draw_factors(name: str, n: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -82,18 +84,19 @@ def draw_factors(name: str, n: int, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def render(name: str, factors: dict[str, np.ndarray], size: int = 32) -> torch.Tensor:
-    """Draw the images that belong to `factors`, uint8 [n, 3, size, size]."""
-    n, size = len(factors["x"]), whole_number("size", size, 8)
-    images = np.empty((n, 3, size, size), np.uint8)
-    x = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
-    draw = {"shapes": _draw_shapes, "faces": _draw_faces}[name]
-    step = max(1, CHUNK // size**2)
-    for start in range(0, n, step):
-        part = slice(start, start + step)
-        some = {k: v[part, None, None].astype(np.float32) for k, v in factors.items()}
-        images[part] = np.clip(draw((x, x[:, None]), **some), 0, 1) * 255 + 0.5
-    return torch.from_numpy(images)
+def render(name: str, factors: dict[str, np.ndarray], size: int = 32) -> Iterator[np.ndarray]:
+    """Draw the images that belong to `factors`: blocks [k, 3, size, size] of a few at a time."""
+    x = (np.arange(whole_number("size", size, 8), dtype=np.float32) + 0.5) * (2 / size) - 1
+    xy, step = (x, x[:, None]), max(1, CHUNK // size**2)
+    draw, backdrops = {"shapes": (_draw_shape, BACKDROPS), "faces": (_draw_face, WALLS)}[name]
+    for start in range(0, len(factors["x"]), step):
+        part = np.s_[start : start + step, None, None]
+        some = {factor: values[part].astype(np.float32) for factor, values in factors.items()}
+        cos, sin = _cos_sin(some["light"])
+        lit = 0.93 + 0.13 * (sin * xy[0] - cos * xy[1])
+        canvas = _colour(backdrops, some.pop("background")) * lit[:, None]
+        draw(canvas, xy, **some)
+        yield (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _colour(palette, place):
@@ -106,11 +109,6 @@ def _cos_sin(angle):
     # Rounded from float64, because processors differ in the last bit of a float32 cosine.
     angle = angle.astype(np.float64)
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-
-
-def _backdrop(xy, colour, light):
-    cos, sin = _cos_sin(light)
-    return colour * (0.93 + 0.13 * (sin * xy[0] - cos * xy[1]))[:, None]
 
 
 def _paint(canvas, colour, distance, edge, opacity=1):
@@ -164,10 +162,9 @@ OUTLINES = {
 }
 
 
-def _draw_shapes(xy, kind, hue, x, y, size, angle, light, background):
+def _draw_shape(canvas, xy, kind, hue, x, y, size, angle, light):
     cos, sin = _cos_sin(light)
     pixel = 2 / xy[0].size
-    canvas = _backdrop(xy, _colour(BACKDROPS, background), light)
 
     def distance(x, y):
         u, v = _local(xy, x, y, size, angle)
@@ -183,14 +180,12 @@ def _draw_shapes(xy, kind, hue, x, y, size, angle, light, background):
     _paint(canvas, colour * 0.5, d, pixel)
     lit = 0.97 + 0.42 / size * ((xy[0] - x) * sin - (xy[1] - y) * cos)
     _paint(canvas, colour * lit[:, None], d + 0.07, pixel)
-    return canvas
 
 
-def _draw_faces(
-    xy, skin, hair, style, fringe, eyes, smile, glasses, shirt, x, y, size, tilt, light, background
+def _draw_face(
+    canvas, xy, skin, hair, style, fringe, eyes, smile, glasses, shirt, x, y, size, tilt, light
 ):
     side, pixel = xy[0].size, 2 / xy[0].size
-    image = canvas = _backdrop(xy, _colour(WALLS, background), light)
     hair, shirt = _colour(HAIRS, hair), _colour(SHIRTS, shirt)
     skin = _colour(SKINS, skin * (len(SKINS) - 1))
     u, v = _local(xy, x, y, size, tilt)
@@ -234,4 +229,3 @@ def _draw_faces(
     frame = abs(_ellipse(w - 0.36, v - 0.06, 0.28, 0.27)) - 0.05
     bridge = np.maximum(abs(v) - 0.04, w - 0.1)
     paint(np.float32(0.13), np.minimum(frame, bridge), opacity=glasses)
-    return image
