@@ -26,8 +26,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
 def test_the_centre_is_cropped_and_resized_with_antialiasing():
     small = Image.fromarray(NOISE[:32, :32])
-    for extension in ("png", "bmp", "tiff"):
-        assert (decode(small, extension) == NOISE[:32, :32]).all()
+    assert (decode(small) == NOISE[:32, :32]).all()
     for size in ((96, 32), (32, 96)):
         wide = Image.new("RGB", size, "black")
         left, top = (size[0] - 32) // 2, (size[1] - 32) // 2
@@ -40,14 +39,13 @@ def test_the_centre_is_cropped_and_resized_with_antialiasing():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("extension", ["png", "webp", "tiff"])
+@pytest.mark.parametrize("extension", ["png", "tiff"])
 def test_photographs_are_turned_upright(orientation, extension):
     sideways, exif = Image.fromarray(NOISE[:40, :64]), Image.Exif()
     exif[0x0112] = orientation
-    options = {"exif": exif} | ({"lossless": True} if extension == "webp" else {})
-    with Image.open(io.BytesIO(encoded(sideways, extension, **options))) as stored:
+    with Image.open(io.BytesIO(encoded(sideways, extension, exif=exif))) as stored:
         upright = ImageOps.exif_transpose(stored)
-    assert (decode(sideways, extension, **options) == decode(upright)).all()
+    assert (decode(sideways, extension, exif=exif) == decode(upright)).all()
     assert (orientation == 1) == (decode(upright) == decode(sideways)).all()
 
 
@@ -57,7 +55,7 @@ def solid(mode, colour):
 
 INDEXED, RED, BLUE = solid("P", 1), solid("RGB", "red"), solid("RGB", "blue")
 INDEXED.putpalette([10, 20, 30, 200, 100, 50])
-CYAN, FRAMES = (0, 255, 255, 0), {"save_all": True, "append_images": [BLUE]}
+FRAMES = {"save_all": True, "append_images": [BLUE]}
 
 
 @pytest.mark.parametrize(
@@ -72,13 +70,14 @@ CYAN, FRAMES = (0, 255, 255, 0), {"save_all": True, "append_images": [BLUE]}
         (INDEXED, "png", {"transparency": 1}, (255, 255, 255)),
         (solid("RGBA", (255, 0, 0, 128)), "png", {}, (255, 127, 127)),
         (solid("LA", (0, 0)), "png", {}, (255, 255, 255)),
-        (solid("CMYK", CYAN), "jpeg", {"quality": 100}, (254, 0, 0)),
+        (solid("CMYK", (0, 255, 255, 0)), "jpeg", {"quality": 100}, (254, 0, 0)),
         (RED, "gif", FRAMES, (255, 0, 0)),
         (RED, "tiff", FRAMES, (255, 0, 0)),
         (BLUE, "webp", {"lossless": True}, (0, 0, 255)),
         (BLUE, "avif", {"quality": 100}, (0, 0, 255)),
         (BLUE, "jpeg2000", {}, (0, 0, 255)),
         (RED, "ppm", {}, (255, 0, 0)),
+        (RED, "bmp", {}, (255, 0, 0)),
     ],
 )
 def test_modes_and_formats(image, extension, options, expected):
@@ -98,7 +97,7 @@ def png(width, height, bits, colours, rows, change=0):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("brightest", [65_535, 4095, 1023])
+@pytest.mark.parametrize("brightest", [65_535, 4095])
 def test_sixteen_bits_of_which_few_are_used_are_refused(tmp_path, root, channels, brightest):
     def deep(value):
         row = b"\0" + struct.pack(">H", value) * (40 * channels)
@@ -109,14 +108,13 @@ def test_sixteen_bits_of_which_few_are_used_are_refused(tmp_path, root, channels
     if brightest == 65_535:
         assert load_dataset(path, root).train.max() > 200
     else:
-        message = refused(ValueError, path, root)
-        assert "12 images of 16 bits use 14 or less and are almost black; scale" in message
-        assert not list((root / "cache").glob("*.u8"))
+        expected = "a: 12 images of 16 bits use 14 or less and are almost black; scale"
+        assert expected in refused(ValueError, path, root)
 
 
 @pytest.mark.parametrize("make", [zip_of, folder_of])
 def test_what_is_no_image_is_named_or_known_to_be_none(tmp_path, root, make, capsys):
-    kinds = {"a.jfif": "png", "b": "webp", "c.unknown": "gif", "d.PNG": "png", "e.Jpe": "bmp"}
+    kinds = {"a.jfif": "png", "b": "webp", "c.unknown": "gif", "d.PNG": "png", "x.md/e.Jpe": "bmp"}
     names = {name: image(n, kind) for n, (name, kind) in enumerate(kinds.items())}
     names |= {f"{n}.png": image(n) for n in range(5, 10)} | {"z.npy": b"P", "README": b"P5 is"}
     silent = ["notes.txt", "labels.csv", "x.json", "README.md", "Thumbs.db", "desktop.ini"]
@@ -147,28 +145,24 @@ WRECKS = {
     "no-known-white": encoded(solid("F", 0.5), "tiff"),
     "beyond-16-bits": encoded(solid("I", 70_000), "tiff"),
     "wrong-checksum": png(32, 32, 8, 2, bytes(range(97)) * 32, change=1),
-    "warned-bomb": png(10_000, 9_500, 8, 2, b""),
     "bomb": png(8_001, 8_000, 8, 2, b""),
     "huge-bomb": png(2**30, 2**30, 8, 2, b""),
 }
 
 
-@pytest.mark.parametrize("kind", WRECKS)
 @pytest.mark.parametrize("make", [zip_of, folder_of])
-def test_bad_image_is_named(tmp_path, root, kind, make, recwarn):
-    images = {f"{n}.png": image(n) for n in range(12)} | {f"{kind}.jpg": WRECKS[kind]}
-    message = refused(ValueError, make(tmp_path / "a.zip", images), root)
-    assert f"a.zip: 1 of 13 images cannot be read: {kind}.jpg (" in message
-    assert ("at most 64,000,000" in message) == (kind in ("bomb", "warned-bomb"))
-    assert {file.suffix for file in (root / "cache").iterdir()} == {".lock"}
-    assert not list(recwarn)
-
-
-def test_many_bad_images_are_counted_and_ten_are_named(tmp_path, root):
+def test_bad_images_are_counted_and_ten_are_named(tmp_path, root, make, recwarn):
+    for kind, content in WRECKS.items():
+        images = {f"{n}.png": image(n) for n in range(12)} | {f"{kind}.jpg": content}
+        message = refused(ValueError, make(tmp_path / f"{kind}.zip", images), root)
+        assert f"{kind}.zip: 1 of 13 images cannot be read: {kind}.jpg (" in message
+        assert ("64,008,000 pixels; at most 64,000,000" in message) == (kind == "bomb")
     names = {f"{n:02d}.png": image(n) if n < 9 else b"" for n in range(20)}
-    message = refused(ValueError, zip_of(tmp_path / "a.zip", names), root)
+    message = refused(ValueError, make(tmp_path / "a.zip", names), root)
     assert "11 of 20 images" in message and message.count("not an image") == 10
     assert "18.png (not an image) …" in message
+    assert {file.suffix for file in (root / "cache").iterdir()} == {".lock"}
+    assert not list(recwarn)
 
 
 def changed(at, value):
@@ -181,12 +175,10 @@ def changed(at, value):
     ("name", "change", "expected"),
     [
         ("a.zip", lambda content: content[:-300], "not a whole zip file; copy or download it"),
-        ("a.zip", lambda content: content[:400], "not a whole zip"),
         ("a.zip", lambda content: content[300:], "0.png"),
-        ("a.zip", lambda content: b"\0" * 500, "not a whole zip"),
         ("a.zip", lambda content: b"", "not a whole zip"),
-        ("a.tar.gz", lambda content: b"\x1f\x8b" * 99, "not a whole zip file; unpack it first"),
         ("a.zip", lambda content: PAGE, "not a whole zip"),
+        ("a.tar.gz", lambda content: b"\x1f\x8b" * 99, "not a whole zip file; unpack it first"),
         ("a.zip", changed(8, b"\1"), "is encrypted"),
         ("a.zip", changed(16, b"\0"), "1 of 10 images cannot be read: 0.png"),
         ("a.zip", changed(24, b"\0\0\0\x40"), "1,073,741,824 bytes; at most 268,435,456"),
