@@ -28,7 +28,6 @@ BUILT_IN = {"shapes": (20_000, 2_000, 2_000), "faces": (20_000, 2_000, 2_000)}
 NAMES = (*BUILT_IN, "cifar10", "celeba")
 OWN = re.compile(rf"({'|'.join(NAMES)})(-fraction[\d.e-]+|-limit\d+|-seed\d+|-\d+px)*", re.I)
 
-
 # A title for people, the share of the training part that the study uses, and for how long
 Facts = namedtuple("Facts", ("title", "fraction", "epochs"), defaults=(1.0, 100))
 FACTS = {
@@ -105,9 +104,9 @@ def load_dataset(name_or_path, root=DATA, seed=0, limit=None, fraction=1.0, size
         content, build = "genuine", partial(_cifar10, root, draw, size)
     else:
         path = celeba.find(root) if text == "celeba" else _path(text)
-        found = files.listing(path) | celeba.beside(path)
-        content = [(file, facts) for file, (facts, _) in found.items()]
-        build = partial(_files, path, found, text == "celeba", draw, size)
+        beside = celeba.beside(path)
+        content = [files.identity(path), *((name, facts) for name, (facts, _) in beside.items())]
+        build = partial(_files, path, beside, text == "celeba", draw, size)
     key = json.dumps([CODE, text in NAMES and text, content, seed, limit, fraction, size])
     file = f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.u8"
     images, fingerprint = cached(root / "cache" / file, size, build)
@@ -145,7 +144,8 @@ def _cifar10(root, draw, size):
     return [*map(len, chosen)], cifar10.resized(images[[*chain(*chosen)]], size)
 
 
-def _files(path, found, insist, draw, size):
+def _files(path, beside, insist, draw, size):
+    found = files.listing(path) | beside
     names = files.image_names(path, found)
     with files.reading(path):
         groups = celeba.official(path, found, names, insist) or parts.by_folder(names)

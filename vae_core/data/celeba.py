@@ -53,7 +53,7 @@ def official(path: Path, files: dict, names: list[str], insist: bool) -> dict | 
     other = absent == len(part_of) if partition else groups.keys() != LAST.keys()
     if other and not insist:
         return None
-    if absent:
+    if absent > 0:  # a copy may have images twice
         text = f"{absent:,} of the {len(part_of):,} images of CelebA are absent; using the others"
         print(in_one_line(f"{path}: {text}"), file=sys.stderr)
     return {part: [] for part in LAST} | groups

@@ -1,5 +1,6 @@
 """Image files of a folder or zip: found without being decoded, and decoded to RGB squares."""
 
+import hashlib
 import io
 import os
 import posixpath
@@ -41,10 +42,22 @@ def reading(path: Path) -> Iterator[None]:
         raise ValueError(in_one_line(f"{path} cannot be read: {error}")) from error
 
 
+def identity(path: Path) -> str:
+    """Return what changes with the content of a folder or zip, which is not searched for it."""
+    with reading(path):
+        if not path.is_file():
+            found = [(name, facts) for name, (facts, _) in _walk(path, set())]
+            return hashlib.sha256(repr(found).encode()).hexdigest()
+        with path.open("rb") as file:  # whose directory, at the end, has checksums
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - (32 << 20)))  # enough for those of 350,000 images
+            return hashlib.sha256(b"%d " % size + file.read()).hexdigest()
+
+
 def listing(path: Path) -> dict[str, tuple]:
     """List the files of a folder or zip that may be images, by names with forward slashes.
 
-    Each has `(facts, open)`: its size and what else changes with its content, and what opens it.
+    Each has `(facts, open)`: its size, in a folder also the times of its change, and what opens it.
     """
     with reading(path):
         if not path.is_file():
@@ -57,7 +70,7 @@ def listing(path: Path) -> dict[str, tuple]:
         for info in archive.infolist():
             name = posixpath.normpath(info.filename.replace("\\", "/")).lstrip("/")
             if not info.is_dir() and not OTHERS.fullmatch(name):
-                files[name] = (info.file_size, info.CRC), partial(archive.open, info)
+                files[name] = (info.file_size,), partial(archive.open, info)
             # Of the other methods, a few bytes could unpack to more than the memory.
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"{name} is neither stored nor deflated; pack it again")

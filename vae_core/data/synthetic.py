@@ -61,9 +61,9 @@ FACTORS = {
 
 
 def shapes(n: int, seed: int = 0, size: int = 32) -> tuple[torch.Tensor, dict]:
-    """Draw `n` images of one coloured object in a slanting light: uint8 [n, 3, size, size] in RGB.
+    """Draw `n` images of one coloured object in a slanting light, uint8 [n, 3, size, size] in RGB.
 
-    Returns them and the factors that made them, an array [n] for each name.
+    Returns them and the factors that made them, an array [n] for each name in `FACTORS`.
     """
     factors = draw_factors("shapes", n, seed)
     return torch.from_numpy(np.concatenate([*render("shapes", factors, size)])), factors
