@@ -499,6 +499,8 @@ def test_copies_of_celeba_and_what_is_none(tmp_path, root):
     images = {f"img_align_celeba/{n}": image(i) for i, n in enumerate(FACE_NAMES)}
     path = zip_of(tmp_path / "archive.zip", images | {"list_eval_partition.csv": CSV.encode()})
     assert numbers(load_dataset(path, root)) == LISTED
+    both = {"list_eval_partition.txt": TXT.encode(), "list_eval_partition.csv": b"junk"}
+    assert numbers(load_dataset(zip_of(tmp_path / "both.zip", images | both), root)) == LISTED
     first = [f"img_align_celeba/{n:06d}.jpg" for n in range(1, 31)]
     assert sizes(load_dataset(zip_of(tmp_path / "celeba-9k.zip", first), root)) == [26, 1, 3]
     zip_of(root / "celeba" / "img_align_celeba.zip", first)
