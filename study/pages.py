@@ -205,6 +205,7 @@ def execute(
             place,
             page.parameters,
             progress_bar=False,
+            extra_arguments=["--log-level=ERROR"],
             resources={"metadata": {"path": str(page.notebook.parent)}},
             on_cell_start=lambda cell, cell_index: on_cell(page.name, cell_index + 1, of),
         )
