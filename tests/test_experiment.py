@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -230,6 +231,20 @@ def test_nothing_set_aside_is_ever_lost(finished, tmp_path, dataset):
         tiny_run(tmp_path, dataset, retrain=True)
         assert previous(finished, n).exists()
     assert contents(previous(finished)) == first
+
+
+def test_what_cannot_be_renamed_is_copied_aside(finished, tmp_path, dataset, monkeypatch):
+    before, rename = contents(finished), Path.rename
+
+    def of_an_overlay(path, target):
+        if path == finished:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", of_an_overlay)
+    tiny_run(tmp_path, dataset, retrain=True)
+    assert contents(previous(finished)) == before
+    assert not [path for path in finished.parent.iterdir() if path.name.startswith(".aside")]
 
 
 @pytest.mark.parametrize("there", ["finished", "interrupted"])

@@ -5,9 +5,11 @@ In a terminal: `python -m vae_core.experiment --model conv --params p1 --dataset
 
 import argparse
 import dataclasses
+import errno
 import inspect
 import platform
 import re
+import shutil
 import statistics
 import sys
 import textwrap
@@ -15,6 +17,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -168,7 +171,16 @@ def set_aside(folder: Path) -> Path:
     n = 1
     while (aside := folder.with_name(f"{folder.name}.previous-{n}")).exists():
         n += 1
-    return folder.rename(aside)
+    try:
+        return folder.rename(aside)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    # A folder in the lower layer of an overlay, as in a container's image, cannot be renamed.
+    with TemporaryDirectory(prefix=".aside-", dir=folder.parent) as scratch:
+        Path(shutil.copytree(folder, Path(scratch, "copy"))).rename(aside)
+    shutil.rmtree(folder)
+    return aside
 
 
 def _asked(model, params, dataset, seed=0, max_epochs=100, checkpoints=CHECKPOINTS, **options):
