@@ -64,8 +64,7 @@ pair: .venv/.ready ## bring the .ipynb up to date with their .py, keeping the ou
 reference: pair ## execute the notebooks on published runs and store their outputs
 	$(RUN) nbconvert --log-level WARN --to notebook --execute --inplace --coalesce-streams \
 	    --NotebookExporter.preprocessors=nbconvert.preprocessors.CoalesceStreamsPreprocessor \
-	    --ExecutePreprocessor.record_timing=False \
-	    "--ExecutePreprocessor.extra_arguments=--log-level=ERROR" notebooks/[0-9]*.ipynb
+	    --ExecutePreprocessor.record_timing=False notebooks/[0-9]*.ipynb
 
 test: .venv/.ready ## lint, unit tests, pair check, and nbval on the notebooks
 	$(RUN) ruff check .

@@ -205,7 +205,6 @@ def execute(
             place,
             page.parameters,
             progress_bar=False,
-            extra_arguments=["--log-level=ERROR"],
             resources={"metadata": {"path": str(page.notebook.parent)}},
             on_cell_start=lambda cell, cell_index: on_cell(page.name, cell_index + 1, of),
         )
@@ -243,12 +242,18 @@ def _write_pages(settings: Settings, shown: list[Shown]) -> None:
             # With a widget's state, nbconvert would show that instead of the image beside it.
             one.notebook.metadata.pop("widgets", None)
             body, _ = EXPORTER.from_notebook_node(one.notebook)
-            write(path, page.render(one=one, done=done, body=body))
+            write(path, page.render(one=one, done=done, body=_with_cells(body)))
         else:
             path.unlink(missing_ok=True)
     versions = f"vae_core {vae_core.__version__}, torch {torch.__version__}"
     given = {"versions": versions, "now": datetime.now(), "explorer": strip and PAGE}
-    write(report / "index.html", index.render(shown=shown, strip=strip, **given, **_answer()))
+    front = index.render(shown=shown, strip=strip, **given, **_answer())
+    write(report / "index.html", _with_cells(front))
+
+
+def _with_cells(html: str) -> str:
+    """Make cells of the headings that pandas leaves empty, which a screen reader would announce."""
+    return html.replace("<th></th>", "<td></td>")
 
 
 def _answer() -> dict[str, str]:
@@ -266,7 +271,9 @@ def _answer() -> dict[str, str]:
 def _mathml(found: re.Match) -> str:
     formula, display = found["block"] or found["inline"], "block" if found["block"] else "inline"
     try:
-        return convert(formula, display=display) if formula else found[0]
+        maths = convert(formula, display=display) if formula else found[0]
+        # What scrolls has to be reached by the keyboard.
+        return maths.replace("<math ", '<math tabindex="0" ' if found["block"] else "<math ", 1)
     except Exception:  # latex2mathml promises none; what it cannot set stays as it was written
         return found[0]
 

@@ -154,7 +154,9 @@ def train(
     """
     model = initial_model(config, tuple(dataset.train.shape[1:]))
     if hasattr(model, "fit"):
-        return model.eval(), [solve(model, config, dataset)]
+        history = [solve(model, config, dataset)]
+        after_epoch(State({}, history))
+        return model.eval(), history
     model = model.to(device, memory_format=model.memory_format)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.params.learning_rate, fused=True)
     history: History = list(start.history) if start else []
