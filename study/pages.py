@@ -97,8 +97,7 @@ def report(settings: Settings, all_seeds: bool = False) -> int:
     records = {task: _record(task, settings) for task in tasks}
     waiting = [task for task in tasks if not records[task]]
     if all_seeds:
-        left = runs.estimate(waiting, settings) if waiting else "nothing to train"
-        print(f"{len(tasks)} runs, {len(waiting)} of them to be trained: {left}", flush=True)
+        runs.announce(tasks, waiting, settings)
     asked = tasks if all_seeds else waiting
     outcomes = engine.run_all(asked, settings) if asked else []
     records |= {task: _record(task, settings) for task in waiting}

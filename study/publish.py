@@ -102,6 +102,7 @@ def results_section(results: pd.DataFrame) -> str:
     published = pd.DataFrame(tables.PUBLISHED, ["stop", "loss"]).T
     return TEMPLATES.get_template("results.md.j2").render(
         results=results,
+        trained=results[[not hasattr(MODELS[name], "fit") for name in results["model"]]],
         compared=studied[of_both],
         faces=studied[~of_both],
         published=published.rename_axis(["params", "model"]),

@@ -217,6 +217,12 @@ def study_tasks(settings: Settings) -> list[Task]:
     return sorted(tasks, key=lambda task: task.seed != settings.seed)
 
 
+def announce(tasks: list[Task], waiting: list[Task], settings: Settings) -> None:
+    """Print how many runs there are, how many of them wait to be trained, and for how long."""
+    left = estimate(waiting, settings) if waiting else "nothing to train"
+    print(f"{len(tasks)} runs, {len(waiting)} of them to be trained: {left}", flush=True)
+
+
 def estimate(tasks: Iterable[Task], settings: Settings) -> str:
     """Say how long trainings take, by epochs measured here and counted in the published study."""
     published = read_results(PROJECT / "figures" / "results.csv")

@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -91,8 +92,7 @@ def sweep(grid: str | Mapping[str, Sequence], settings: Settings | None = None) 
     if len(listed) > MANY and not settings.yes:
         raise ValueError(f"GRID makes {len(listed):,} runs; YES=1 starts as many")
     waiting = [task for task in listed if not task.finished(settings.checkpoints)]
-    left = runs.estimate(waiting, settings) if waiting else "nothing to train"
-    print(f"{len(listed)} runs, {len(waiting)} of them to be trained: {left}", flush=True)
+    runs.announce(listed, waiting, settings)
     rows = []
     for outcome, values in zip(
         engine.run_all(listed, settings), itertools.product(*grid.values()), strict=True
@@ -156,4 +156,4 @@ def command(settings: Settings) -> int:
     )
     write(settings.report / "sweep.html", page)
     print(f"the table is {settings.report / 'sweep.csv'}, its page sweep.html beside it")
-    return int(len(frame) < len(tasks(grid, settings)))
+    return int(len(frame) < math.prod(map(len, grid.values())))

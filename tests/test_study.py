@@ -234,6 +234,8 @@ def test_publishing_writes_weights_table_section_and_figures(settings, home, mon
     readme = (home / "README.md").read_text()
     assert readme.startswith("before\n") and readme.endswith("after\n")
     assert readme == publish.with_results(readme, publish.results_section(rows))
+    trained = len([task for task in first if task.model != "linear"])  # which is solved
+    assert re.search(rf"\({trained} trainings\) took [\d,]+ seconds of training \(\w", readme)
     figures = [
         f"{data}-limit64-{kind}.png"
         for data in ("faces", "shapes")

@@ -16,7 +16,14 @@ from vae_core.controls import Controls, png
 from vae_core.data import Dataset
 from vae_core.data.files import MAX_BYTES, decode
 from vae_core.evaluation import posterior_statistics
-from vae_core.latent import as_bytes, imagine, interpolate, posterior_means, prior_draws, slerp
+from vae_core.latent import (
+    as_bytes,
+    between,
+    imagine,
+    interpolate,
+    posterior_means,
+    prior_draws,
+)
 from vae_core.models import VAE
 from vae_core.storage import in_one_line
 
@@ -131,8 +138,8 @@ class Explorer:
 
     def latent(self, name: str) -> Tensor:
         """Return the latent of a run at this place, [latent_dim]."""
-        z1, z2, alpha = self._latents["A", name], self._latents["B", name], torch.tensor(self.mix)
-        z = slerp(z1, z2, alpha) if self.spherical else (1 - alpha) * z1 + alpha * z2
+        ends = self._latents["A", name], self._latents["B", name]
+        z = between(*ends, torch.tensor(self.mix), self.spherical)
         for dimension, distance in self.moves[name].items():
             z[dimension] += distance
         return z

@@ -139,7 +139,7 @@ def loss_curves(runs: Mapping[str, Run], title: str, training: bool = True) -> F
             line = LINES[sets.index(run.config.params.name) % len(LINES)]
             style = {"color": run.model.colour, "linestyle": line}
             held_out = [row[f"validation_{part}"] for row in shown]
-            if len(run.history) == 1:
+            if hasattr(run.model, "fit"):
                 axis.axhline(held_out[0], label=name, **style)
                 continue
             axis.plot(epochs, held_out, label=name, **style)

@@ -52,7 +52,12 @@ def interpolate(
         ValueError: fewer than two steps.
     """
     alpha = torch.linspace(0, 1, whole_number("steps", steps, 2), device=z1.device).unsqueeze(1)
-    return model.decode(slerp(z1, z2, alpha) if spherical else (1 - alpha) * z1 + alpha * z2)
+    return model.decode(between(z1, z2, alpha, spherical))
+
+
+def between(z1: Tensor, z2: Tensor, alpha: Tensor, spherical: bool = False) -> Tensor:
+    """Return the latents at alpha on the way from z1 to z2, straight or along the great circle."""
+    return slerp(z1, z2, alpha) if spherical else (1 - alpha) * z1 + alpha * z2
 
 
 def slerp(z1: Tensor, z2: Tensor, alpha: Tensor) -> Tensor:

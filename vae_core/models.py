@@ -16,7 +16,8 @@ class VAE(nn.Module):
 
     A subclass is built from `latent_dim` and `image_shape` alone. It says how many values `hidden`
     its encoder ends with, and builds `encoder` (images [N, C, H, W] to [N, hidden]) and `decoder`
-    (latents [N, latent_dim] to logits that reshape to [N, C, H, W]).
+    (latents [N, latent_dim] to logits that reshape to [N, C, H, W]). One with a method `fit(images,
+    beta)` is solved by it instead of trained.
 
     Attributes:
         name: what the model is called in configurations, folders and tables of results.
