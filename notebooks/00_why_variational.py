@@ -31,12 +31,13 @@ import torch
 from scipy.spatial import KDTree
 
 from vae_core import figures
+from vae_core.baselines import Autoencoder
 from vae_core.data import facts, load_dataset
 from vae_core.data.synthetic import shapes
 from vae_core.evaluation import evaluate
 from vae_core.experiment import train_or_load
 from vae_core.latent import interpolate, posterior_means, prior_draws
-from vae_core.models import VAE, Autoencoder
+from vae_core.models import VAE
 
 # %%
 data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)

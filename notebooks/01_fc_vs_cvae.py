@@ -288,7 +288,7 @@ for place, name in enumerate(sorted(table["params"].unique())):
         colour = models.MODELS[model].colour
         axes[0, 0].plot(place + side, PUBLISHED[name, model][1], "s", mfc="none", color=colour)
 level = table[table["model"] == "linear"]["train_loss"].mean()
-axes[0, 0].axhline(level, color=models.LinearVAE.colour, linestyle="--")
+axes[0, 0].axhline(level, color=models.MODELS["linear"].colour, linestyle="--")
 axes[0, 0].set_xticks(range(3), sorted(table["params"].unique()))
 colours = "red: FC-VAE, blue: CVAE, dashed: linear VAE"
 axes[0, 0].set(xlabel=f"parameter set ({colours})", ylabel="nats per image")

@@ -31,10 +31,11 @@ import torch
 from scipy.fft import dctn
 
 from vae_core import figures
+from vae_core.baselines import LinearVAE
 from vae_core.data import facts, load_dataset
 from vae_core.experiment import published_run, train_or_load
 from vae_core.latent import imagine
-from vae_core.models import MODELS, LinearVAE
+from vae_core.models import MODELS
 from vae_core.parameter_sets import parameter_set
 from vae_core.storage import PROJECT
 from vae_core.tables import read_results, result

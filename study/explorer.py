@@ -15,12 +15,13 @@ from torch import nn
 
 from study.runs import Settings, Task
 from vae_core import __version__
+from vae_core.baselines import LinearVAE
 from vae_core.checkpoints import RUN, CheckpointError, Run
 from vae_core.controls import png
 from vae_core.experiment import published_run
 from vae_core.explorer import ranked_dimensions
 from vae_core.latent import as_bytes, imagine, interpolate, posterior_means, prior_draws
-from vae_core.models import VAE, LinearVAE
+from vae_core.models import VAE
 from vae_core.storage import write
 
 PAGE = "explore.html"

@@ -73,11 +73,12 @@ class Settings:
     def task(
         self, model: str, params: str | ParameterSet, dataset: str, seed: int, **options: Any
     ) -> "Task":
-        """Return a run with these settings; `options` are fields of `Config` that are odd."""
+        """Return a run with these settings, but for `options` of `Config` and of `load_dataset`."""
         known = facts(dataset)
         usual = {"max_epochs": self.max_epochs or known.epochs, "precision": self.precision}
-        of_the_data = self.limit, known.fraction, self.size
-        return Task(model, params, dataset, seed, usual | options, *of_the_data)
+        data = {"limit": self.limit, "fraction": known.fraction, "size": self.size, "permuted": 0.0}
+        data = {name: options.pop(name, value) for name, value in data.items()}
+        return Task(model, params, dataset, seed, usual | options, **data)
 
 
 def _read(name: str, text: str) -> Any:
@@ -117,6 +118,7 @@ class Task:
     limit: int | None = None
     fraction: float = 1.0
     size: int = 32
+    permuted: float = 0.0
 
     @property
     def label(self) -> str:
@@ -124,6 +126,8 @@ class Task:
         params = parameter_set(self.params)
         named = f"{MODELS[self.model].title} {params.name} on {facts(self.dataset).title}"
         odd = {n: v for n, v in self.options.items() if n not in ("max_epochs", "precision")}
+        odd |= {"permuted": self.permuted} if self.permuted else {}
+        odd |= {"fraction": self.fraction} if self.fraction < 1 else {}
         if isinstance(self.params, ParameterSet):
             odd |= {name: value for name, value in vars(params).items() if name != "name"}
         return f"{named}, seed {self.seed}" + "".join(f", {n} {v}" for n, v in odd.items())
@@ -131,7 +135,7 @@ class Task:
     @property
     def arguments(self) -> dict[str, Any]:
         """Those of `train_or_load`; the data set is loaded once, and raises as it does."""
-        data = _load(self.dataset, self.limit, self.fraction, self.size)
+        data = _load(self.dataset, self.limit, self.fraction, self.size, self.permuted)
         named = {"model": self.model, "params": self.params, "dataset": data, "seed": self.seed}
         return named | self.options
 
@@ -145,8 +149,8 @@ class Task:
 
 
 @lru_cache(maxsize=2)  # those of a study; a sweep may go over more than memory holds
-def _load(name: str, limit: int | None, fraction: float, size: int) -> Dataset:
-    return load_dataset(name, limit=limit, fraction=fraction, size=size)
+def _load(name: str, limit: int | None, fraction: float, size: int, permuted: float) -> Dataset:
+    return load_dataset(name, limit=limit, fraction=fraction, size=size, permuted=permuted)
 
 
 @dataclass(frozen=True)

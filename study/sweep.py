@@ -26,7 +26,8 @@ from vae_core.tables import COLUMNS
 from vae_core.training import Config
 
 OF_PARAMS = {field.name: field.type for field in fields(ParameterSet) if field.name != "name"}
-KINDS = {field.name: field.type for field in fields(Config)} | OF_PARAMS | {"dataset": str}
+OF_DATA = {"dataset": str, "limit": int, "fraction": float, "permuted": float}
+KINDS = {field.name: field.type for field in fields(Config)} | OF_PARAMS | OF_DATA
 MANY = 500  # runs, above which nobody starts them by mistake
 
 
@@ -91,17 +92,21 @@ def sweep(grid: str | Mapping[str, Sequence], settings: Settings | None = None) 
     listed = tasks(grid, settings)
     if len(listed) > MANY and not settings.yes:
         raise ValueError(f"GRID makes {len(listed):,} runs; YES=1 starts as many")
+    rows = train(listed, settings)
+    varied = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    rows = [{**row, **values} for row, values in zip(rows, varied, strict=True) if row]
+    return pd.DataFrame(rows, columns=[*grid, *(name for name in COLUMNS if name not in grid)])
+
+
+def train(listed: list[Task], settings: Settings) -> list[dict | None]:
+    """Train or load runs, say how many and how long first; return their rows, None for failures."""
     waiting = [task for task in listed if not task.finished(settings.checkpoints)]
     runs.announce(listed, waiting, settings)
-    rows = []
-    for outcome, values in zip(
-        engine.run_all(listed, settings), itertools.product(*grid.values()), strict=True
-    ):
+    outcomes = engine.run_all(listed, settings)
+    for outcome in outcomes:
         if outcome.error:
             print(f"{outcome.task.label}: {outcome.error}", file=sys.stderr)
-        else:
-            rows.append({**outcome.row, **dict(zip(grid, values, strict=True))})
-    return pd.DataFrame(rows, columns=[*grid, *(name for name in COLUMNS if name not in grid)])
+    return [outcome.row for outcome in outcomes]
 
 
 def figure(frame: pd.DataFrame, varied: Sequence[str]) -> Figure:

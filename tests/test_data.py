@@ -14,10 +14,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from vae_core import data, storage
-from vae_core.data import DatasetMissing, celeba, cifar10, facts, files, load_dataset, parts
+from vae_core.data import (
+    DatasetMissing,
+    celeba,
+    cifar10,
+    facts,
+    files,
+    load_dataset,
+    parts,
+    permutation,
+    permute,
+)
 
 
 def encoded(image, extension="png", **options):
@@ -243,6 +255,37 @@ def test_unknown_name_lists_the_known_ones(root, name, monkeypatch):
     assert "shapes, faces, cifar10, celeba" in message and "folder or zip" in message
 
 
+@given(st.integers(1, 12), st.floats(0, 1), st.integers(0, 3))
+def test_a_permutation_moves_what_it_should_and_can_be_undone(side, share, seed):
+    order = permutation(side * side, share, seed)
+    moved = int((order != torch.arange(side * side)).sum())
+    asked = round(share * side * side)
+    assert moved == (asked if asked > 1 else 0)
+    images = torch.arange(2 * 3 * side * side).view(2, 3, side, side)
+    there = permute(images, order)
+    assert torch.equal(permute(there, order.argsort()), images)
+    assert torch.equal(there[0, 0].flatten().sort().values, images[0, 0].flatten())
+
+
+@pytest.mark.parametrize(
+    "order", [torch.arange(9), torch.zeros(16, dtype=int), torch.arange(1, 17)]
+)
+def test_an_order_of_other_places_is_refused(order):
+    with pytest.raises(ValueError, match="none of 16 places") as error:
+        permute(torch.zeros(1, 3, 4, 4), order)
+    assert "\n" not in str(error.value)
+
+
+def test_a_permuted_set_is_another_one_and_the_same_at_every_call(root):
+    usual = load_dataset("shapes", root, limit=20)
+    sets = [load_dataset("shapes", root, limit=20, permuted=share) for share in (0.5, 1.0, 1.0)]
+    assert len({usual.folder, *(one.folder for one in sets)}) == 3
+    assert len({usual.fingerprint, *(one.fingerprint for one in sets)}) == 3
+    assert torch.equal(sets[1].train, sets[2].train) and sets[1].title != usual.title
+    back = permutation(32 * 32, 1.0).argsort()
+    assert torch.equal(permute(sets[1].test, back), usual.test)
+
+
 def test_the_project_is_no_data_set(root, monkeypatch):
     monkeypatch.chdir(storage.PROJECT)
     for path in (".", "..", storage.PROJECT, "/"):
@@ -256,6 +299,7 @@ def test_the_project_is_no_data_set(root, monkeypatch):
         ("fraction", (0, -0.1, 1.01, "0.3", None, float("nan"), True)),
         ("seed", (-1, 0.5, None, "0", False)),
         ("size", (7, 257, 32.0, "32", None, True)),
+        ("permuted", (-0.1, 1.01, "0.3", None, float("nan"), True)),
     ],
 )
 def test_senseless_options(root, option, values):

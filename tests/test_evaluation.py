@@ -1,7 +1,15 @@
+import math
+
 import pytest
 import torch
 
-from vae_core.evaluation import active_dimensions, evaluate, posterior_statistics
+from vae_core.data.synthetic import shapes
+from vae_core.evaluation import (
+    active_dimensions,
+    evaluate,
+    importance_weighted_bound,
+    posterior_statistics,
+)
 from vae_core.loss import elbo
 from vae_core.models import MODELS
 
@@ -62,3 +70,33 @@ def test_posterior_statistics_find_the_dimension_that_is_used(model):
     for name in ("variance", "kl"):
         assert statistics[name][2] > 0 and statistics[name][others].abs().max() == 0
     assert active_dimensions(model, images(9)) == 1
+
+
+def test_one_draw_bounds_as_the_loss_does_and_more_draws_tighter():
+    torch.manual_seed(0)
+    model, data = MODELS["fc"](16, (3, 16, 16)), images(20)[..., :16, :16]
+
+    def alone():
+        return torch.stack([importance_weighted_bound(model, data, 1, seed) for seed in range(40)])
+
+    assert alone().mean().item() == pytest.approx(evaluate(model, data)["loss"], rel=2e-3)
+    for weight in model.decoder.parameters():  # so that it matters which z was drawn
+        weight.data *= 3
+    many = importance_weighted_bound(model, data, 64, at_once=50)
+    assert (many < alone().mean(0)).all()
+    assert torch.equal(many, importance_weighted_bound(model, data, 64, at_once=50))
+
+
+def test_the_bound_of_a_linear_vae_is_its_likelihood_with_any_number_of_draws():
+    linear, data = MODELS["linear"](8, (3, 16, 16)), shapes(300, size=16)[0]
+    linear.fit(data, beta=1.0)
+    # Its posterior is the true one, so that every draw has the same weight.
+    few, many = (importance_weighted_bound(linear, data[:9], draws) for draws in (1, 50))
+    assert few.tolist() == pytest.approx(many.tolist(), rel=1e-4)
+    # N(mean, W W' + 1/2) without the constant of the decoder's 768 variances of 1/2
+    weight, mean = linear.decoder.weight.detach().double(), linear.decoder.bias.detach().double()
+    covariance = weight @ weight.T + torch.eye(len(weight)) / 2
+    exact = torch.distributions.MultivariateNormal(mean, covariance)
+    constant = len(weight) / 2 * math.log(math.pi)
+    expected = -exact.log_prob(data[:9].flatten(1).double() / 255) - constant
+    assert many.tolist() == pytest.approx(expected.tolist(), rel=1e-3)

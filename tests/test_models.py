@@ -1,7 +1,9 @@
 import pytest
 import torch
+from torch import nn
 
-from vae_core.models import FCVAE, MODELS, Autoencoder, ConvVAE, LinearVAE
+from vae_core.baselines import Autoencoder, LinearVAE, LocalVAE
+from vae_core.models import FCVAE, MODELS, ConvVAE
 
 UINT8 = torch.randint(
     256, (5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -81,6 +83,37 @@ def test_four_convolutions_at_64_and_three_at_32():
         encoder = ConvVAE(4, (3, size, size)).encoder
         assert sum(isinstance(layer, torch.nn.Conv2d) for layer in encoder) == layers
         assert encoder(torch.rand(1, 3, size, size)).shape == (1, 32 * 2 ** (layers - 1) * 16)
+
+
+def test_a_locally_connected_model_with_equal_filters_everywhere_is_the_convolutional_one():
+    torch.manual_seed(0)
+    conv, local = (kind(8, (3, 32, 32)) for kind in (ConvVAE, LocalVAE))
+    local.to_mu, local.decoder[0] = conv.to_mu, conv.decoder[0]
+    unlike = local.encode(IMAGES)[0]
+    for some, others in ((local.encoder, conv.encoder), (local.decoder, conv.decoder)):
+        shared = [layer for layer in others if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+        places = [layer for layer in some if hasattr(layer, "size")]
+        for place, layer in zip(places, shared, strict=True):
+            # [C', C, 4, 4] of a convolution, [C, C', 4, 4] of a transposed one
+            order = (2, 3, 1, 0) if isinstance(layer, nn.Conv2d) else (0, 2, 3, 1)
+            filters = layer.weight.permute(order).reshape(place.weight.shape[1:])
+            place.weight.data = filters.expand_as(place.weight).clone()
+            place.bias.data = layer.bias.expand_as(place.bias).clone()
+    z = torch.randn(3, 8, generator=seeded(0))
+    assert not torch.allclose(unlike, conv.encode(IMAGES)[0], atol=1e-3)
+    assert torch.allclose(local.encode(IMAGES)[0], conv.encode(IMAGES)[0], atol=1e-5)
+    assert torch.allclose(local.decode(z), conv.decode(z), atol=1e-5)
+
+
+def test_hybrids_take_one_half_of_each_and_widths_scale_both():
+    fc, conv, first, second = (
+        MODELS[n](8, (3, 32, 32)) for n in ("fc", "conv", "fc-conv", "conv-fc")
+    )
+    assert [str(first.encoder), str(first.decoder)] == [str(fc.encoder), str(conv.decoder)]
+    assert [str(second.encoder), str(second.decoder)] == [str(conv.encoder), str(fc.decoder)]
+    assert first.to_mu.in_features == 256 and second.to_mu.in_features == 2048
+    for name, hidden in (("fc-half", 128), ("fc-double", 512), ("conv-half", 1024)):
+        assert MODELS[name](8, (3, 32, 32)).to_mu.in_features == hidden
 
 
 def test_an_odd_size_is_refused():

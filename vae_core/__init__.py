@@ -2,7 +2,7 @@
 
 The files in reading order:
 
-1. `models`, `loss`, `parameter_sets`: what is compared, layer by layer
+1. `models`, `loss`, `parameter_sets`: what is compared, layer by layer; `baselines`: with what
 2. `training`: the loop and early stopping; `latent`: walks through what it has learned, and
    `explorer`, `controls`: by hand
 3. `evaluation`, `figures`, `tables`: numbers, images and what they say
@@ -36,3 +36,6 @@ def _keep_freed_memory() -> None:
 
 
 _keep_freed_memory()
+
+# After the memory's settings, which torch would be too late for; it registers its models.
+from vae_core import baselines  # noqa: E402, F401

@@ -1,9 +1,8 @@
-"""The models, layer by layer. A new one is a subclass of `VAE` and its entry in `MODELS`."""
+"""The two models, layer by layer. A new one is a subclass of `VAE` and its entry in `MODELS`."""
 
 import math
 from itertools import pairwise
 
-import scipy.linalg
 import torch
 from torch import Generator, Tensor, nn
 
@@ -94,13 +93,19 @@ class VAE(nn.Module):
 
 
 class FCVAE(VAE):
-    """The fully connected VAE: all values of an image, 512, 256, the latents, and back."""
+    """The fully connected VAE: all values of an image, 512, 256, the latents, and back.
+
+    Attributes:
+        width: what its hidden layers are multiplied by.
+    """
 
     name, title, colour = "fc", "FC-VAE", "#d1495b"
+    width = 1.0
 
     def __init__(self, latent_dim, image_shape):
-        super().__init__(latent_dim, image_shape, hidden=256)
-        sizes = [math.prod(image_shape), 512, 256]  # 3072 → 512 → 256 for 3×32×32
+        # 3072 → 512 → 256 for 3×32×32
+        sizes = [math.prod(image_shape), int(512 * self.width), int(256 * self.width)]
+        super().__init__(latent_dim, image_shape, hidden=sizes[-1])
         self.encoder = nn.Sequential(nn.Flatten(), *self.linear_layers(sizes), nn.ReLU())
         self.decoder = nn.Sequential(*self.linear_layers([latent_dim, *reversed(sizes)]))
 
@@ -119,19 +124,24 @@ class ConvVAE(VAE):
     Each convolution halves height and width, and the channels are 32, 64, 128 … (so three of them
     for 32×32 and four for 64×64); transposed convolutions mirror them.
 
+    Attributes:
+        width: what the channels are multiplied by.
+
     Raises:
         ValueError: height or width is odd or below 8, so that nothing can be halved.
     """
 
     name, title, colour = "conv", "CVAE", "#00798c"
     memory_format = torch.channels_last
+    width = 1.0
 
     def __init__(self, latent_dim, image_shape):
         outside, height, width = image_shape
         channels = [outside]
         while height % 2 == width % 2 == 0 and min(height, width) >= 8:
             height, width = height // 2, width // 2
-            channels.append(32 * 2 ** (len(channels) - 1))  # 3×32×32 → 32×16×16 → … → 128×4×4
+            # 3×32×32 → 32×16×16 → … → 128×4×4
+            channels.append(int(32 * self.width) * 2 ** (len(channels) - 1))
         if len(channels) == 1:
             raise ValueError(f"images of {height} × {width} cannot be halved; give an even size")
         hidden = channels[-1] * height * width
@@ -149,73 +159,4 @@ class ConvVAE(VAE):
         )
 
 
-class Autoencoder(ConvVAE):
-    """The layers of the CVAE without its noise: z = mu. Trained with `beta=0`, without a prior."""
-
-    name, title, colour = "ae", "autoencoder", "#8a6d00"
-
-    @staticmethod
-    def reparameterize(mu, logvar, generator=None):
-        """Return mu."""
-        return mu
-
-
-class LinearVAE(VAE):
-    """The best linear encoder and decoder, solved instead of trained: probabilistic PCA.
-
-    Squared error + beta * KL is, up to a constant and a factor, the loss of a Gaussian decoder of
-    variance beta / 2. Along the directions in which the training images vary by more than that it
-    keeps them, and gives up the others (Tipping & Bishop 1999, "Probabilistic Principal Component
-    Analysis"; Lucas et al. 2019, arXiv:1911.02469). Decoded images may leave [0, 1].
-
-    Raises:
-        ValueError: the images are larger than 3×64×64, whose covariance does not fit in memory.
-    """
-
-    name, title, colour = "linear", "linear VAE", "#5b5f97"
-
-    def __init__(self, latent_dim, image_shape):
-        values = math.prod(image_shape)
-        if values > 3 * 64 * 64:
-            raise ValueError(f"{self.title}: images of {values:,} values; at most 3×64×64 fit")
-        super().__init__(latent_dim, image_shape, hidden=values)
-        self.encoder, self.decoder = nn.Flatten(), nn.Linear(latent_dim, values)
-
-    def decode(self, z):
-        """Return the images [N, C, H, W], float32, of the latents [N, latent_dim]."""
-        return self.decoder(z).float().reshape(-1, *self.image_shape)
-
-    @torch.no_grad()
-    def fit(self, images: Tensor, beta: float) -> None:
-        """Take the weights that minimize squared error + beta * KL over uint8 images [N, C, H, W].
-
-        Raises:
-            ValueError: beta is 0, so that nothing would be given up.
-        """
-        if not beta > 0:
-            raise ValueError(f"beta is {beta!r}; the {self.title} needs one above 0")
-        pixels, variance = images.flatten(1), beta / 2
-        mean = sum(batch.double().sum(0) for batch in pixels.split(4096)) / (255 * len(pixels))
-        covariance = torch.zeros(pixels.shape[1], pixels.shape[1])
-        for batch in pixels.split(4096):
-            centred = batch.float().div_(255) - mean.float()
-            covariance.addmm_(centred.T, centred, alpha=1 / len(pixels))
-        # The most variable directions come last.
-        most = len(covariance) - min(self.latent_dim, len(covariance))
-        found = scipy.linalg.eigh(covariance.numpy(), subset_by_index=(most, len(covariance) - 1))
-        eigenvalues, directions = (torch.from_numpy(part).flip(-1) for part in found)
-        kept = int((eigenvalues > variance).sum())
-        eigenvalues, directions = eigenvalues[:kept], directions[:, :kept]
-        scale = (eigenvalues - variance).sqrt()
-        for parameter in self.parameters():
-            parameter.zero_()
-        self.decoder.weight[:, :kept] = directions * scale
-        self.decoder.bias.copy_(mean)
-        self.to_mu.weight[:kept] = (directions * (scale / eigenvalues)).T
-        self.to_mu.bias.copy_(-self.to_mu.weight @ mean.float())
-        self.to_logvar.bias[:kept] = (variance / eigenvalues).log()
-
-
-MODELS: dict[str, type[VAE]] = {
-    model.name: model for model in (FCVAE, ConvVAE, Autoencoder, LinearVAE)
-}
+MODELS: dict[str, type[VAE]] = {model.name: model for model in (FCVAE, ConvVAE)}

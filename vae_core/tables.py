@@ -27,6 +27,7 @@ PUBLISHED = {
 }
 LOWER_LOSS = "the CVAE reaches a lower loss"
 IDENTITY = ["dataset", "model", "params", "seed", "beta", "reduction", "schedule"]
+IDENTITY += ["batch_size", "learning_rate", "latent_dim", "max_epochs"]
 COLUMNS = [
     *("dataset", "title", "model", "params", "batch_size", "learning_rate", "latent_dim", "seed"),
     *("beta", "reduction", "schedule", "max_epochs", "epochs", "best_epoch"),

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from vae_core.data import celeba, cifar10, files, parts, synthetic
@@ -21,12 +22,13 @@ from vae_core.data.cache import cached
 from vae_core.data.files import DatasetMissing
 from vae_core.storage import DATA, PROJECT, code_hash, number, whole_number
 
-__all__ = ["Dataset", "DatasetMissing", "Facts", "facts", "load_dataset"]
+__all__ = ["Dataset", "DatasetMissing", "Facts", "facts", "load_dataset", "permutation", "permute"]
 
 CODE = code_hash(*(file.read_text("utf-8") for file in sorted(Path(__file__).parent.glob("*.py"))))
 BUILT_IN = {"shapes": (20_000, 2_000, 2_000), "faces": (20_000, 2_000, 2_000)}
 NAMES = (*BUILT_IN, "cifar10", "celeba")
-OWN = re.compile(rf"({'|'.join(NAMES)})(-fraction[\d.e-]+|-limit\d+|-seed\d+|-\d+px)*", re.I)
+OPTIONS = r"(-fraction[\d.e-]+|-limit\d+|-seed\d+|-\d+px|-permuted[\d.e-]+)*"
+OWN = re.compile(rf"({'|'.join(NAMES)}){OPTIONS}", re.I)
 
 # A title for people, the share of the training part that the study uses, and for how long
 Facts = namedtuple("Facts", ("title", "fraction", "epochs"), defaults=(1.0, 100))
@@ -72,7 +74,9 @@ def facts(name_or_path) -> Facts:
     return FACTS.get(name, Facts(name))
 
 
-def load_dataset(name_or_path, root=DATA, seed=0, limit=None, fraction=1.0, size=32) -> Dataset:
+def load_dataset(
+    name_or_path, root=DATA, seed=0, limit=None, fraction=1.0, size=32, permuted=0.0
+) -> Dataset:
     """Load `shapes`, `faces`, `cifar10`, `celeba`, or the images of a folder or zip.
 
     With train/ and test/, val/ or both in it, at any depth, a folder or zip has these parts. Of
@@ -81,7 +85,9 @@ def load_dataset(name_or_path, root=DATA, seed=0, limit=None, fraction=1.0, size
 
     `seed` draws whatever is drawn, `limit` is the largest number of training images (at least 10;
     a fifth of it in the other parts), `fraction` the share of the training part that is used, and
-    `size` the height and width in pixels, 8 to 256. Downloads and decoded images lie in `root`.
+    `size` the height and width in pixels, 8 to 256, `permuted` the share of the pixels that stand
+    elsewhere, the same in every image (see `permutation`). Downloads and decoded images lie in
+    `root`.
 
     Raises DatasetMissing where CIFAR-10 or CelebA is not there, FileNotFoundError for what is
     neither a name nor a path, ValueError for unusable options, too few images or files that
@@ -89,6 +95,7 @@ def load_dataset(name_or_path, root=DATA, seed=0, limit=None, fraction=1.0, size
     """
     text, fraction = str(name_or_path), number("fraction", fraction, 0, 1)
     seed, size = whole_number("seed", seed, 0), whole_number("size", size, 8)
+    permuted = number("permuted", permuted, most=1)
     limit = None if limit is None else whole_number("limit", limit, 10)
     if size > 256:
         raise ValueError(f"size is {size}; give a whole number from 8 to 256")
@@ -110,7 +117,36 @@ def load_dataset(name_or_path, root=DATA, seed=0, limit=None, fraction=1.0, size
     key = json.dumps([CODE, text in NAMES and text, content, seed, limit, fraction, size])
     file = f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.u8"
     images, fingerprint = cached(root / "cache" / file, size, build)
-    return Dataset(*images, name, facts(text).title, fingerprint)
+    title = facts(text).title
+    if permuted:
+        order, named = permutation(size * size, permuted), f"-permuted{permuted}"
+        images = [permute(part, order) for part in images]
+        name, title = name + named, f"{title}, {permuted:.0%} of the pixels elsewhere"
+        fingerprint = hashlib.sha256((fingerprint + named).encode()).hexdigest()[:16]
+    return Dataset(*images, name, title, fingerprint)
+
+
+def permutation(places: int, share: float, seed: int = 0) -> torch.Tensor:
+    """Draw an order [places] in which this share of all places is filled from another one.
+
+    Raises ValueError where the share is not from 0 to 1.
+    """
+    share = number("permuted", share, most=1)
+    order, drawn = torch.arange(places), np.random.default_rng(seed).permutation(places)
+    moved = torch.from_numpy(drawn[: round(share * places)])
+    order[moved] = moved.roll(1)  # one cycle: nothing that moves stays
+    return order
+
+
+def permute(images: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Fill the places of images [N, C, H, W] from those that `order` names, [H * W].
+
+    `order.argsort()` puts them back. Raises ValueError where it is an order of other places.
+    """
+    places = images.shape[2] * images.shape[3]
+    if not torch.equal(order.sort().values, torch.arange(places)):
+        raise ValueError(f"the order is none of {places} places; draw one with permutation()")
+    return images.flatten(2)[:, :, order].view(images.shape)
 
 
 def _name(text):
