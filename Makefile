@@ -21,7 +21,7 @@ export TQDM_DISABLE := 1
 export JUPYTER_PREFER_ENV_PATH := 1
 export IPYTHONDIR := $(CURDIR)/.ipython
 
-.PHONY: help report study sweep publish test lab pair reference bench clean
+.PHONY: help report study answer sweep publish test lab pair reference bench clean
 
 # Called as a module of this python, a tool works in any folder and in a copy of it.
 RUN := @.venv/bin/python -m
@@ -46,6 +46,9 @@ report: .venv/.ready ## train, execute all notebooks, write report/index.html; D
 study: .venv/.ready ## the same with seeds 0 1 2 on CIFAR-10 and CelebA, and report/results.csv
 	$(RUN) study study
 
+answer: .venv/.ready ## train what 06 and 07 compare, at equal budgets, and write report/answer.csv
+	$(RUN) study answer
+
 sweep: .venv/.ready ## vary fields of a run, GRID="model=conv,fc beta=0.1,1,10": report/sweep.html, .csv
 	$(RUN) study sweep
 
@@ -61,6 +64,8 @@ lab: .venv/.ready ## open JupyterLab on the notebooks
 pair: .venv/.ready ## bring the .ipynb up to date with their .py, keeping the outputs
 	$(RUN) jupytext --quiet --to ipynb --update notebooks/[0-9]*.py
 
+# One thread, so that images are the same to the last bit whatever else the machine does
+reference: export OMP_NUM_THREADS := 1
 reference: pair ## execute the notebooks on published runs and store their outputs
 	$(RUN) nbconvert --log-level WARN --to notebook --execute --inplace --coalesce-streams \
 	    --NotebookExporter.preprocessors=nbconvert.preprocessors.CoalesceStreamsPreprocessor \

@@ -230,9 +230,10 @@ pd.DataFrame(rows).transpose()
 # ## What is left of the study's claims?
 #
 # Each claim says that one figure is larger than another. The difference is taken seed by seed; the
-# table has its mean with the 95 % interval (Student's t). A claim **holds** where the interval lies
-# above zero; where it contains zero, these seeds do not show it. The intervals are not corrected
-# for their number, so one of so many may well miss.
+# table has its mean with the 95 % interval (Student's t). A claim **holds** where a mean so far
+# above zero would come by chance in less than 5 % of such studies. Whoever asks three times is
+# three times as likely to be fooled once, so the tests of one claim are corrected for their number
+# (Holm 1979): *which interval lies above zero and yet is not enough?*
 
 # %% tags=["report"]
 claims_table(table)

@@ -1,4 +1,4 @@
-"""`python -m study report` (or `study`, `sweep`, `publish`): what the Makefile calls."""
+"""`python -m study report` (or `study`, `answer`, …): what the Makefile calls."""
 
 import os
 import sys
@@ -14,17 +14,18 @@ def main(command: str) -> int:
     try:
         # Imported here, since workers import this module too, and should be quick to start.
         with Console().status("starting"):
-            from study import pages, publish, sweep
+            from study import answer, pages, publish, sweep
             from study.runs import Settings
             from vae_core.storage import in_one_line
 
         commands = {
             "report": pages.report,
             "study": partial(pages.report, all_seeds=True),
+            "answer": answer.command,
             "sweep": sweep.command,
             "publish": publish.publish,
         }
-        defaults = OF_THE_STUDY if command in ("study", "publish") else {}
+        defaults = OF_THE_STUDY if command in ("study", "answer", "publish") else {}
         return commands[command](Settings.from_environment(**defaults)) or 0
     except (ValueError, OSError) as error:
         print(f"error: {in_one_line(error)}", file=sys.stderr)

@@ -123,7 +123,7 @@ def _pages(settings: Settings, absent: dict, errors: dict, records: dict) -> lis
 
     Given are what to do about data sets by name, why tasks failed, and their `run.json`.
     """
-    sources = [*Path(vae_core.__file__).parent.rglob("*.py"), *PROJECT.glob("figures/results.csv")]
+    sources = [*Path(vae_core.__file__).parent.rglob("*.py"), *PROJECT.glob("figures/*.csv")]
     sources += settings.checkpoints.glob(f"published/*/*/{RUN}")
     code = [path.read_bytes() for path in sorted(sources)]
     shown, waiting = {}, []

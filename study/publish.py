@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
+from study import answer
 from study.pages import TEMPLATES
 from study.runs import Settings, Task, study_tasks
 from vae_core import __version__, figures, tables
@@ -23,6 +24,7 @@ from vae_core.storage import PROJECT, write, writing
 
 FIGURES = PROJECT / "figures"
 README = PROJECT / "README.md"
+RESULTS, ANSWER = "results.csv", "answer.csv"
 BEGIN, END = "<!-- {}: make publish writes this -->", "<!-- end of {} -->"
 # How much lower a CVAE's loss is on CIFAR-10 (JPEG) than on the genuine images; data/README.md.
 JPEG_EFFECT = 1.2
@@ -32,26 +34,36 @@ ROUNDING_LIMIT = 0.05  # of the test loss, in nats per image
 def publish(settings: Settings) -> None:
     """Bring weights, figures, results and the README up to date: all of them, or nothing.
 
-    With `settings.results`, the table of a study with these settings, the runs of its first seed
-    are published; without it, the published ones are shown again. Raises ValueError or
-    FileNotFoundError where the two do not fit, a run is missing, or rounding loses too much.
+    With `settings.results`, the table of a study or of an answer with these settings, the runs of
+    its first seed, or those that are shown, are published; without it, the published ones are
+    shown again. Raises ValueError or FileNotFoundError where the two do not fit, a run is missing,
+    or rounding loses too much.
     """
-    table, published = FIGURES / "results.csv", settings.checkpoints / "published"
-    results = tables.read_results(settings.results or table)
+    published, kind, listed = settings.checkpoints / "published", "", []
+    if settings.results:
+        given = tables.read_results(settings.results)
+        if (given["schedule"] == "cosine").all():
+            kind, listed = ANSWER, answer.tasks(settings, answer.SHOWN)
+        else:
+            kind = RESULTS
+            listed = [task for task in study_tasks(settings) if task.seed == settings.seed]
+    there = [name for name in (RESULTS, ANSWER) if name == RESULTS or (FIGURES / name).exists()]
+    shown = {name: tables.read_results(FIGURES / name) for name in there if name != kind}
+    shown |= {kind: given} if kind else {}
     with TemporaryDirectory(prefix=".publishing-", dir=settings.checkpoints) as folder:
         aside = Path(folder)
         if published.exists():
             shutil.copytree(published, aside / "published")
-        for task in study_tasks(settings) if settings.results else ():
-            if task.seed == settings.seed:
-                _publish_run(task, settings, aside / "published", results)
-        readme = with_results(README.read_text(encoding="utf-8"), results_section(results))
+        for task in listed:
+            _publish_run(task, settings, aside / "published", given)
+        section = results_section(shown[RESULTS], shown.get(ANSWER))
+        readme = with_results(README.read_text(encoding="utf-8"), section)
         drawn = draw(aside / "figures", aside)
-        if settings.results:
+        if kind:
             if published.exists():
                 print(f"what was published is kept as {set_aside(published)}")
             (aside / "published").rename(published)
-            tables.write_results(table, results.to_dict("records"))
+            tables.write_results(FIGURES / kind, given.to_dict("records"))
         for path in drawn:
             write(FIGURES / path.name, path.read_bytes())
         write(README, readme)
@@ -63,7 +75,9 @@ def _publish_run(task: Task, settings: Settings, folder: Path, results: pd.DataF
     if run is None:
         raise FileNotFoundError(f"{task.label} is not trained; make study with these settings")
     published = run.record["published"] or _write_rounded(task, run, folder)
-    identity = {**vars(run.config), "params": task.params, "dataset": run.dataset["folder"]}
+    config = run.config
+    identity = {**vars(config), **vars(config.params), "params": config.params.name}
+    identity["dataset"] = run.dataset["folder"]
     rows = (results[tables.IDENTITY] == [identity[name] for name in tables.IDENTITY]).all(axis=1)
     if not rows.any():
         raise ValueError(f"{settings.results} has no {task.label}; give the settings of its study")
@@ -90,8 +104,11 @@ def _write_rounded(task: Task, run: Run, folder: Path) -> dict[str, Any]:
     return published
 
 
-def results_section(results: pd.DataFrame) -> str:
-    """Say in Markdown what the results are; a ValueError says which model they lack."""
+def results_section(results: pd.DataFrame, answers: pd.DataFrame | None = None) -> str:
+    """Say in Markdown what the results are; a ValueError says which model they lack.
+
+    `answers` are those at equal budgets, see `study.answer`.
+    """
     results = results[results["schedule"] == "constant"]
     balanced = tables.with_the_studys_loss(results)
     fc = balanced[balanced["model"] == "fc"]
@@ -128,7 +145,8 @@ def draw(folder: Path, checkpoints: Path) -> list[Path]:
     datasets: dict[str, dict[str, Run]] = {}
     for run in published_runs(checkpoints):
         config = run.config
-        if (config.beta, config.reduction) == (1, "sum") and config.params.name in Settings.sets:
+        usual = (config.beta, config.reduction, config.schedule) == (1, "sum", "constant")
+        if usual and config.params.name in Settings.sets:
             label = f"{config.params.name} {run.model.title}"
             datasets.setdefault(run.dataset["name"], {})[label] = run
     drawn = []

@@ -120,7 +120,7 @@ def test_clean_removes_only_what_make_has_made(clone):
 
 def test_help_names_every_target(clone):
     said = make(clone).stdout
-    targets = "help report study sweep publish lab pair reference test bench clean"
+    targets = "help report study answer sweep publish lab pair reference test bench clean"
     assert [line.split()[0] for line in said.splitlines()] == targets.split()
 
 

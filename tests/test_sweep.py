@@ -5,7 +5,7 @@ import pytest
 from helpers import one_line
 
 from study import __main__ as commands
-from study import sweep
+from study import answer, sweep
 from study.runs import Settings
 
 TINY = {"limit": 64, "max_epochs": 1, "precision": "float32", "workers": 1}
@@ -23,6 +23,23 @@ def test_a_grid_is_every_combination_once():
     assert (usual.params, usual.dataset, usual.seed) == ("p3", "faces", 4)
 
 
+def test_options_of_the_data_are_fields_too():
+    listed = sweep.tasks(sweep.parse("permuted=0,0.5 fraction=0.5,1 limit=20"), Settings(**TINY))
+    found = [(task.permuted, task.fraction, task.limit) for task in listed]
+    assert found == [(0, 0.5, 20), (0, 1, 20), (0.5, 0.5, 20), (0.5, 1, 20)]
+    assert len({task.label for task in listed}) == 4
+    names = {task.arguments["dataset"].folder for task in listed}
+    assert len(names) == 4 and "shapes-fraction0.5-limit20-permuted0.5" in names
+
+
+def test_every_run_of_the_answer_makes_sense_and_is_listed_once():
+    listed = answer.tasks(Settings())
+    assert len(listed) == len(set(listed)) == len({task.label for task in listed}) > 10
+    assert {task.options["schedule"] for task in listed} == {"cosine"}
+    shown = answer.tasks(Settings(), answer.SHOWN)
+    assert shown and set(shown) <= set(listed)
+
+
 @pytest.mark.parametrize(
     ("grid", "said"),
     [
@@ -38,6 +55,7 @@ def test_a_grid_is_every_combination_once():
         ("beta=nan", "beta is nan"),
         ("latent_dim=0", "latent_dim is 0"),
         ("model=vit", "unknown model 'vit'"),
+        ("permuted=1.5", "permuted is 1.5"),
         ("params=p9", "unknown parameter set 'p9'"),
         (f"seed={','.join(map(str, range(501)))}", "501 runs; YES=1"),
     ],

@@ -7,15 +7,21 @@ import torch
 from helpers import one_line, tiny_dataset, tiny_run
 
 from vae_core.tables import (
+    BOTH,
     COLUMNS,
     LOWER_LOSS,
+    TUNING,
+    Interval,
+    at_equal_budgets,
     claims_table,
+    holm,
     interval,
     oscillation,
     read_results,
     result,
     results_table,
     spread,
+    tuned,
     with_the_studys_loss,
     write_results,
 )
@@ -42,6 +48,23 @@ def test_interval_of_student_and_its_verdict():
     assert interval([-1.0, -1.1, -0.9]).verdict == "does not hold"
     assert interval([1.0, -1.0, 2.0]).verdict == "not shown"
     assert interval([9.0]).verdict == "open: one seed"
+
+
+def test_asking_often_asks_for_more():
+    p = [0.01, 0.04, 0.03, 0.5]
+    found = [one.p for one in holm([Interval(1.0, 0.5, value) for value in p])]
+    assert found == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    alone = claims(row(m, "p2", k, 80.0 + k / 9 - 5 * (m == "conv")) for m in BOTH for k in (0, 1))
+    assert alone["p2: test loss, FC-VAE − CVAE"]["verdict"] == "holds"
+    falls = {"p1": (1.0, 1.2, 1.6), "p2": (-1.0, 0.0, 1.0), "p3": (-2.0, 0.0, 2.0)}
+    several = claims(
+        row(model, params, seed, 80.0 + fall * (model == "fc"))
+        for params, three in falls.items()
+        for seed, fall in enumerate(three)
+        for model in BOTH
+    )["p1: test loss, FC-VAE − CVAE"]
+    assert several["difference"].mean > several["difference"].half
+    assert several["verdict"] == "not shown"
 
 
 def test_spread_over_seeds():
@@ -90,6 +113,43 @@ def test_the_table_gathers_seeds_and_puts_the_published_numbers_beside():
     assert (cvae["seeds"], cvae["test loss"], cvae["KL"]) == (2, "77.0 ± 1.4", "20.0 ± 0.0")
     assert (cvae["published epochs"], cvae["published loss"]) == (18, 74.7)
     assert mine["published loss"] == "–" and mine["epochs"] == "20.0"
+
+
+def budgets():
+    """Runs of two models: three rates tried at the smaller of two budgets, then three seeds."""
+    rows = []
+    for model, best, level in (("conv", 2e-3, 74.0), ("fc", 5e-4, 80.0)):
+        own = {"dataset": "images", "model": model}
+        for rate in (5e-4, 1e-3, 2e-3):
+            worse = level + 5.0 * (rate != best)
+            tried = {"seed": TUNING, "epochs": 8, "learning_rate": rate}
+            # What the test images would say is not asked.
+            rows.append(row(test_loss=99.0 - worse, validation_loss=worse, **own | tried))
+        for epochs in (8, 16):
+            for seed, noise in enumerate((-0.3, 0.0, 0.3)):
+                asked = {"seed": seed, "epochs": epochs, "learning_rate": best}
+                loss = level - epochs / 8 + noise
+                rows.append(row(test_loss=loss, validation_loss=loss, **own | asked))
+    return pd.DataFrame(rows)
+
+
+def test_the_rate_is_chosen_by_validation_and_the_runs_that_told_it_are_left_out():
+    chosen = tuned(budgets())
+    assert len(chosen) == 12 and TUNING not in set(chosen["seed"])
+    assert chosen.groupby("model")["learning_rate"].unique().to_dict() == {"conv": 2e-3, "fc": 5e-4}
+
+
+def test_models_are_compared_budget_by_budget():
+    table = at_equal_budgets(tuned(budgets()))
+    assert table["CVAE, epochs"].tolist() == table["FC-VAE, epochs"].tolist() == [8, 16]
+    assert table["CVAE, loss"].tolist() == ["73.0 ± 0.3", "72.0 ± 0.3"]
+    found = table["difference"][0]
+    # Welch's t with equal spreads and 3 + 3 seeds: 2.776 * sqrt(2 * 0.09 / 3)
+    assert found.mean == pytest.approx(6) and found.half == pytest.approx(0.680, abs=1e-3)
+    assert found.verdict == "holds" and set(table["seeds"]) == {3}
+    alone = tuned(budgets())
+    alone = at_equal_budgets(alone[(alone["seed"] == 0) | (alone["model"] == "fc")])
+    assert math.isinf(alone["difference"][0].half) and alone["seeds"][0] == "1 and 3"
 
 
 @pytest.fixture(scope="module")
