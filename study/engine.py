@@ -213,7 +213,7 @@ def _attempt(task, checkpoints, tell):
             tell()
             asked = task.arguments
             run = train_or_load(**asked, checkpoints=checkpoints, after_epoch=after_epoch)
-            return result(run, asked["dataset"].test), None, False
+            return result(run, asked["dataset"]), None, False
         except Exception as error:
             told = isinstance(error, (TrainingDiverged, ValueError, OSError))
             kind = "" if told else f"{type(error).__name__}: "

@@ -29,6 +29,7 @@ from vae_core.data import (
     parts,
     permutation,
     permute,
+    synthetic,
 )
 
 
@@ -52,6 +53,13 @@ def numbers(dataset, size=32):
         assert (part == part[:, :, :1, :1]).all() and (part[:, 2] == 7).all()
         every.append(sorted(int(red) + 256 * int(green) for red, green in part[:, :2, 0, 0]))
     return every
+
+
+def labelled(dataset):
+    """The number of each image with its class."""
+    images = torch.cat([dataset.train, dataset.validation, dataset.test])
+    classes = np.concatenate(dataset.labels).tolist()
+    return {*zip(images[:, 0, 0, 0].tolist(), classes, strict=True)}
 
 
 def sizes(dataset):
@@ -248,6 +256,24 @@ def test_names_and_facts_are_exact(tmp_path, root, monkeypatch):
         assert load_dataset(path, root).name == "shapes-files"
 
 
+@pytest.mark.parametrize("make", [folder_of, zip_of])
+def test_classes_are_the_folders_of_the_images_in_their_order(tmp_path, root, make):
+    names = [f"{part}/{n % 3}/{n}.png" for part in ("train", "test") for n in range(30)]
+    made = make(tmp_path / "sorted.zip", names)
+    for _ in range(2):  # decoded, then from the cache
+        found = labelled(load_dataset(made, root, limit=20, permuted=0.5))
+        assert len(found) == 25 and all(str(n % 30 % 3) == name for n, name in found)
+
+
+def test_classes_of_shapes_are_their_kinds_and_those_of_faces_are_not_known(tmp_path, root):
+    shapes = load_dataset("shapes", root, limit=10)
+    kinds = synthetic.draw_factors("shapes", 10, 0)["kind"]
+    assert shapes.labels[0].tolist() == [synthetic.KINDS[kind] for kind in kinds]
+    for name in ("faces", folder_of(tmp_path / "flat", TEN)):
+        with pytest.raises(ValueError, match=r"classes of .* are not known; give each a folder"):
+            _ = load_dataset(name, root, limit=10 if name == "faces" else None).labels
+
+
 @pytest.mark.parametrize("name", ["mnist", "", "no/such/path.zip", "a\0b", "~", None, "x" * 5000])
 def test_unknown_name_lists_the_known_ones(root, name, monkeypatch):
     monkeypatch.setenv("HOME", "/nowhere")
@@ -431,9 +457,9 @@ def tiny_cifar(monkeypatch, folder, answer=None):
     rows = np.repeat(np.array([[n, 0, 7] for n in range(60)], np.uint8), 1024, axis=1)
     rows[50, 40] = 99  # the red of a pixel, in line 1 and column 8
     names = [f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]
-    batches = [{"data": some, "labels": [0] * 10} for some in np.split(rows, 6)]
+    batches = [{"data": some, "labels": [0, 1] * 5} for some in np.split(rows, 6)]
     sums = list(map(written, names, batches))
-    name, md5 = written("batches.meta", {"label_names": ["thing"]})
+    name, md5 = written("batches.meta", {"label_names": ["thing", "being"]})
     meta = {"filename": name, "key": "label_names", "md5": md5}
     known = {"train_list": sums[:5], "test_list": sums[5:], "meta": meta}
     kind = type("TinyCIFAR10", (cifar10.torchvision_cifar10(),), known)
@@ -451,6 +477,7 @@ def test_cifar10(root, monkeypatch):
     dataset.test[marked[0], 0] = 50
     train, validation, test = numbers(dataset)
     assert sorted(train + validation) == list(range(50)) and test == list(range(50, 60))
+    assert labelled(dataset) == {(n, ["thing", "being"][n % 2]) for n in range(60)}
     other = load_dataset("cifar10", root, seed=1, fraction=0.2, size=64)
     assert other.name == "cifar10-fraction0.2-seed1-64px" and sizes(other) == [10, 2, 10]
     assert other.test.shape == (10, 3, 64, 64)

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from vae_core.evaluation import (
     active_dimensions,
     evaluate,
     importance_weighted_bound,
+    linear_probe,
     posterior_statistics,
 )
 from vae_core.loss import elbo
@@ -100,3 +102,14 @@ def test_the_bound_of_a_linear_vae_is_its_likelihood_with_any_number_of_draws():
     constant = len(weight) / 2 * math.log(math.pi)
     expected = -exact.log_prob(data[:9].flatten(1).double() / 255) - constant
     assert many.tolist() == pytest.approx(expected.tolist(), rel=1e-3)
+
+
+def test_a_linear_probe_reads_what_is_there_and_no_more():
+    features = torch.randn(3_000, 5, generator=torch.Generator().manual_seed(0))
+    sides = np.where(features[:, 2] > 0, "right", "left")
+    known = linear_probe(features[:2_000], sides[:2_000], features[2_000:], sides[2_000:])
+    tossed = np.random.default_rng(0).permutation(sides)
+    unknown = linear_probe(features[:2_000], tossed[:2_000], features[2_000:], tossed[2_000:])
+    assert known > 0.95 and 0.45 < unknown < 0.55
+    with pytest.raises(ValueError, match="2,999 labels do not fit 3,000 images"):
+        linear_probe(features, sides[1:], features, sides)

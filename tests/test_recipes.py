@@ -31,7 +31,7 @@ assert runs[2].model.latent_dim == 64 and runs[2].config.params.batch_size == 32
 assert train_or_load("small", "p1", size, **options).model.sample(1).shape == (1, 3, 64, 64)
 again = load_run(runs[1].folder)
 assert torch.equal(again.model.to_mu.weight, runs[1].model.to_mu.weight)
-table = pandas.DataFrame([tables.result(run, data.test) for run in runs])
+table = pandas.DataFrame([tables.result(run, data) for run in runs])
 assert ("p1", "small VAE") in tables.results_table(table).index
 curves = figures.loss_curves({run.model.title: run for run in runs}, "Loss").axes[0]
 assert {line.get_color() for line in curves.lines} >= {"#6b7a8f"}

@@ -29,7 +29,7 @@ def in_turn(tasks, settings, console=None):
     for task in tasks:
         asked = task.arguments
         run = train_or_load(**asked, checkpoints=settings.checkpoints)
-        done.append(engine.Outcome(task, result(run, asked["dataset"].test)))
+        done.append(engine.Outcome(task, result(run, asked["dataset"])))
     return done
 
 

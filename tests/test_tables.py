@@ -156,7 +156,7 @@ def test_models_are_compared_budget_by_budget():
 def trained(tmp_path_factory):
     dataset = tiny_dataset()
     run = tiny_run(tmp_path_factory.mktemp("runs"), dataset, beta=0.5)
-    return run, result(run, dataset.test)
+    return run, result(run, dataset)
 
 
 def test_a_run_becomes_a_row_that_is_read_as_it_was_written(trained, tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,6 +102,31 @@ def active_dimensions(model: VAE, images: Tensor) -> int:
     0.01 (Burda et al. 2016, arXiv:1509.00519).
     """
     return int((posterior_statistics(model, images)["variance"] > 0.01).sum())
+
+
+def linear_probe(
+    features: Tensor, labels: np.ndarray, test_features: Tensor, test_labels: np.ndarray
+) -> float:
+    """Return how often a linear map reads the class off features [N, D], on test features [M, D].
+
+    It is ridge regression onto one number a class, the largest of which is the answer.
+
+    Raises:
+        ValueError: the labels do not fit the features.
+    """
+    for rows, names in ((features, labels), (test_features, test_labels)):
+        if len(rows) != len(names):
+            raise ValueError(
+                f"{len(names):,} labels do not fit {len(rows):,} images; give one each"
+            )
+    classes, which = np.unique(labels, return_inverse=True)
+    mean, deviation = features.mean(0), features.std(0) + 1e-6
+    x = ((features - mean) / deviation).double()
+    targets = torch.eye(len(classes), dtype=torch.float64)[torch.from_numpy(which)]
+    ridge = 1e-3 * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(x.T @ x + ridge, x.T @ (targets - targets.mean(0)))
+    told = ((test_features - mean) / deviation).double() @ weights + targets.mean(0)
+    return float((classes[told.argmax(1).numpy()] == test_labels).mean())
 
 
 def unevenness(model: VAE, starts: Tensor, ends: Tensor, steps: int = 10, **how) -> Tensor:

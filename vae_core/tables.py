@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from torch import Tensor
 
 from vae_core.checkpoints import PARTS, History, Run
-from vae_core.evaluation import active_dimensions, unevenness_between_draws
+from vae_core.data import Dataset
+from vae_core.evaluation import active_dimensions, linear_probe, unevenness_between_draws
+from vae_core.latent import posterior_means
 from vae_core.models import MODELS
 from vae_core.storage import in_one_line, write
 
@@ -27,6 +28,7 @@ PUBLISHED = {
 }
 BOTH = ("conv", "fc")
 TUNING = 10  # the seed of the runs that tell which learning rate is best
+LABELLED = 10_000  # images that a linear probe learns from, at most
 LOWER_LOSS = "the CVAE reaches a lower loss"
 IDENTITY = ["dataset", "model", "params", "seed", "beta", "reduction", "schedule"]
 IDENTITY += ["batch_size", "learning_rate", "latent_dim", "max_epochs"]
@@ -34,7 +36,8 @@ COLUMNS = [
     *("dataset", "title", "model", "params", "batch_size", "learning_rate", "latent_dim", "seed"),
     *("beta", "reduction", "schedule", "max_epochs", "epochs", "best_epoch"),
     *(f"{part}_{name}" for part in ("train", "validation", "test") for name in PARTS),
-    *("oscillation", "active_dimensions", "unevenness", "seconds_per_epoch", "seconds"),
+    *("oscillation", "active_dimensions", "unevenness", "class_accuracy"),
+    *("seconds_per_epoch", "seconds"),
     *("precision", "device", "threads", "processor", "rounding", "vae_core", "torch", "numpy"),
 ]
 TEXTS = {
@@ -102,14 +105,15 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
     return f"{np.mean(values):.{digits}f}{deviation}"
 
 
-def result(run: Run, test: Tensor | None = None) -> dict[str, Any]:
+def result(run: Run, dataset: Dataset | None = None) -> dict[str, Any]:
     """Put a run into one flat row with the names in `COLUMNS`.
 
     Losses are those of the run's own objective (its `beta` and `reduction`), for the study's loss
-    in nats per image; those of the training and validation part are of the best epoch. The active
-    dimensions are counted over the test images, uint8 [N, C, H, W], where given; `unevenness` is
-    that of straight lines between 50 pairs of draws; `rounding` is what the rounded weights of a
-    published run change in its test loss.
+    in nats per image; those of the training and validation part are of the best epoch. Where the
+    data set is given, the active dimensions are counted over its test images, and `class_accuracy`
+    is that of a linear probe on mu, of at most `LABELLED` images, where the classes are known.
+    `unevenness` is that of straight lines between 50 pairs of draws; `rounding` is what the rounded
+    weights of a published run change in its test loss.
     """
     summary, record = run.summary, run.record
     values = {
@@ -122,7 +126,8 @@ def result(run: Run, test: Tensor | None = None) -> dict[str, Any]:
         "title": run.dataset["title"],
         "params": run.config.params.name,
         "oscillation": round(oscillation(run.history), 4),
-        "active_dimensions": None if test is None else active_dimensions(run.model, test),
+        "active_dimensions": dataset and active_dimensions(run.model, dataset.test),
+        "class_accuracy": dataset and _class_accuracy(run, dataset),
         "unevenness": round(unevenness_between_draws(run.model), 3),
         "threads": "+".join(map(str, record["threads"])),
         "rounding": (record["published"] or {}).get("rounding"),
@@ -132,6 +137,16 @@ def result(run: Run, test: Tensor | None = None) -> dict[str, Any]:
     for part in ("train", "validation", "test"):
         values |= {f"{part}_{name}": round(summary[part][name], 4) for name in PARTS}
     return {name: values[name] for name in COLUMNS}
+
+
+def _class_accuracy(run: Run, dataset: Dataset) -> float | None:
+    try:
+        learn, _, ask = dataset.labels
+    except ValueError:
+        return None
+    few = dataset.train[:LABELLED]
+    mu, test_mu = (posterior_means(run.model, part) for part in (few, dataset.test))
+    return round(linear_probe(mu, learn[:LABELLED], test_mu, ask), 4)
 
 
 def write_results(path: Path, rows: Iterable[dict[str, Any]]) -> None:

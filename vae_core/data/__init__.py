@@ -7,10 +7,12 @@
 import hashlib
 import json
 import os
+import posixpath
 import re
 from collections import namedtuple
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 
@@ -47,7 +49,8 @@ FACTS = {
 class Dataset:
     """Three parts of uint8 images [N, 3, size, size], RGB, each in an order drawn by the seed.
 
-    `name` is safe as a file's, `title` is for people, `fingerprint` is over sizes and bytes.
+    `name` is safe as a file's, `title` is for people, `fingerprint` is over sizes and bytes, and
+    `classes` returns the class of each image, in three lists, as far as it is known (see `labels`).
     """
 
     train: torch.Tensor = field(repr=False)
@@ -56,6 +59,19 @@ class Dataset:
     name: str
     title: str
     fingerprint: str
+    classes: Callable[[], list[list[str]]] = field(default=list, repr=False)
+
+    @cached_property
+    def labels(self) -> list[np.ndarray]:
+        """The classes of the training, the validation and the test images, as text.
+
+        They are the kinds of the built-in shapes, the classes of CIFAR-10, and for images in
+        folders the folders' names. Raises ValueError where there is one class at most.
+        """
+        found = [np.array(part, str) for part in self.classes()]
+        if not found or len(np.unique(np.concatenate(found))) < 2:
+            raise ValueError(f"the classes of {self.title} are not known; give each a folder")
+        return found
 
     @property
     def size(self) -> int:
@@ -116,14 +132,14 @@ def load_dataset(
         build = partial(_files, path, beside, text == "celeba", draw, size)
     key = json.dumps([CODE, text in NAMES and text, content, seed, limit, fraction, size])
     file = f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.u8"
-    images, fingerprint = cached(root / "cache" / file, size, build)
+    images, fingerprint = cached(root / "cache" / file, size, lambda: build()[:2])
     title = facts(text).title
     if permuted:
         order, named = permutation(size * size, permuted), f"-permuted{permuted}"
         images = [permute(part, order) for part in images]
         name, title = name + named, f"{title}, {permuted:.0%} of the pixels elsewhere"
         fingerprint = hashlib.sha256((fingerprint + named).encode()).hexdigest()[:16]
-    return Dataset(*images, name, title, fingerprint)
+    return Dataset(*images, name, title, fingerprint, lambda: build()[2])
 
 
 def permutation(places: int, share: float, seed: int = 0) -> torch.Tensor:
@@ -169,15 +185,21 @@ def _path(text):
     return inside if inside.is_file() and not (path / celeba.NAME).is_dir() else path
 
 
+# Each returns the sizes of the parts, the images in blocks that are yet to be made, and classes.
+
+
 def _built_in(name, sizes, seed, size):
-    drawn = (synthetic.draw_factors(name, n, 3 * seed + part) for part, n in enumerate(sizes))
-    return sizes, (block for some in drawn for block in synthetic.render(name, some, size))
+    drawn = [synthetic.draw_factors(name, n, 3 * seed + part) for part, n in enumerate(sizes)]
+    blocks = (block for some in drawn for block in synthetic.render(name, some, size))
+    kinds = [[synthetic.KINDS[kind] for kind in some["kind"]] for some in drawn if "kind" in some]
+    return sizes, blocks, kinds
 
 
 def _cifar10(root, draw, size):
-    groups, images = cifar10.read(root)
+    groups, images, classes = cifar10.read(root)
     chosen = draw("CIFAR-10", groups)
-    return [*map(len, chosen)], cifar10.resized(images[[*chain(*chosen)]], size)
+    blocks = cifar10.resized(images[[*chain(*chosen)]], size)
+    return [*map(len, chosen)], blocks, [[classes[n] for n in part] for part in chosen]
 
 
 def _files(path, beside, insist, draw, size):
@@ -186,4 +208,5 @@ def _files(path, beside, insist, draw, size):
     with files.reading(path):
         groups = celeba.official(path, found, names, insist) or parts.by_folder(names)
     chosen = draw(path, groups)
-    return [*map(len, chosen)], files.decode_all(path, found, [*chain(*chosen)], size)
+    folders = [[posixpath.basename(posixpath.dirname(name)) for name in part] for part in chosen]
+    return [*map(len, chosen)], files.decode_all(path, found, [*chain(*chosen)], size), folders

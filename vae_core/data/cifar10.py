@@ -30,8 +30,8 @@ def torchvision_cifar10() -> type:
     return CIFAR10
 
 
-def read(root: Path) -> tuple[dict[str, range], np.ndarray]:
-    """Return the numbers of each part's images, and all images, uint8 [n, 32, 32, 3].
+def read(root: Path) -> tuple[dict[str, range], np.ndarray, list[str]]:
+    """Return the numbers of each part's images, all images, uint8 [n, 32, 32, 3], and classes.
 
     Nothing is unpickled whose MD5 sum is not the published one.
     """
@@ -39,16 +39,18 @@ def read(root: Path) -> tuple[dict[str, range], np.ndarray]:
     try:
         with held(root / "cifar10"):
             try:
-                parts = [genuine(root, train).data for train in (True, False)]
+                parts = [genuine(root, train) for train in (True, False)]
             except RuntimeError:  # absent or damaged
                 _download(genuine.url, root / genuine.filename, genuine.tgz_md5)
-                parts = [genuine(root, train, download=True).data for train in (True, False)]
+                parts = [genuine(root, train, download=True) for train in (True, False)]
     except Exception as error:  # of urllib, tarfile or torchvision, which have none in common
         text = f"no genuine CIFAR-10 is in {root}, and it could not be downloaded ({error}): put "
         text += f"{genuine.filename} or {genuine.base_folder} there and delete what is damaged, or "
         raise DatasetMissing(in_one_line(f"{text}give a folder or zip of images")) from error
-    train, test = map(len, parts)
-    return {"train": range(train), "test": range(train, train + test)}, np.concatenate(parts)
+    train, test = (len(part.data) for part in parts)
+    numbers = {"train": range(train), "test": range(train, train + test)}
+    classes = [part.classes[number] for part in parts for number in part.targets]
+    return numbers, np.concatenate([part.data for part in parts]), classes
 
 
 def resized(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
