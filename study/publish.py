@@ -16,7 +16,7 @@ from study.pages import TEMPLATES
 from study.runs import Settings, Task, study_tasks
 from vae_core import __version__, figures, tables
 from vae_core.checkpoints import Run, write_run
-from vae_core.evaluation import evaluate
+from vae_core.evaluation import evaluate, importance_weighted_bound
 from vae_core.experiment import published_runs, set_aside, training_code
 from vae_core.latent import imagine
 from vae_core.models import MODELS
@@ -29,6 +29,7 @@ BEGIN, END = "<!-- {}: make publish writes this -->", "<!-- end of {} -->"
 # How much lower a CVAE's loss is on CIFAR-10 (JPEG) than on the genuine images; data/README.md.
 JPEG_EFFECT = 1.2
 ROUNDING_LIMIT = 0.05  # of the test loss, in nats per image
+BOUNDED = 500  # test images of which the importance-weighted bound is taken
 
 
 def publish(settings: Settings) -> None:
@@ -81,7 +82,8 @@ def _publish_run(task: Task, settings: Settings, folder: Path, results: pd.DataF
     rows = (results[tables.IDENTITY] == [identity[name] for name in tables.IDENTITY]).all(axis=1)
     if not rows.any():
         raise ValueError(f"{settings.results} has no {task.label}; give the settings of its study")
-    results.loc[rows, "rounding"] = published["rounding"]
+    for name in ("rounding", "bound"):
+        results.loc[rows, name] = published.get(name)
 
 
 def _write_rounded(task: Task, run: Run, folder: Path) -> dict[str, Any]:
@@ -96,7 +98,8 @@ def _write_rounded(task: Task, run: Run, folder: Path) -> dict[str, Any]:
         raise ValueError(f"rounded weights change the test loss of {task.label} by {change:.3f}")
     published = {"version": __version__, "date": f"{date.today():%Y-%m-%d}"}
     published |= {"weights": str(precision).removeprefix("torch."), "rounding": round(change, 5)}
-    published |= {"code": training_code(type(model))}
+    bounds = importance_weighted_bound(model, test[:BOUNDED])
+    published |= {"code": training_code(type(model)), "bound": round(bounds.mean().item(), 3)}
     place = folder / run.dataset["name"] / run.folder.name
     shutil.rmtree(place, ignore_errors=True)
     record = {**run.record, "published": published}
@@ -117,16 +120,27 @@ def results_section(results: pd.DataFrame, answers: pd.DataFrame | None = None) 
     studied = balanced[balanced["params"].isin(fc["params"])]
     of_both = studied["dataset"] == fc["dataset"].iloc[0]
     published = pd.DataFrame(tables.PUBLISHED, ["stop", "loss"]).T
+    found = {} if answers is None else {"answers": answers, **_compared(tables.tuned(answers))}
     return TEMPLATES.get_template("results.md.j2").render(
         results=results,
         trained=results[[not hasattr(MODELS[name], "fit") for name in results["model"]]],
         compared=studied[of_both],
         faces=studied[~of_both],
         published=published.rename_axis(["params", "model"]),
+        **found,
         jpeg_effect=JPEG_EFFECT,
         tables=tables,
         models=MODELS,
     )
+
+
+def _compared(chosen: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    permuted = tables.by_permutation(chosen).reindex(index=tables.BOTH, columns=[0.0, 1.0])
+    if permuted.isna().any(axis=None):
+        lack = "runs of both models, on images in order and on permuted ones"
+        raise ValueError(f"the answer lacks {lack}; take the table of make answer")
+    means = permuted.map(lambda losses: sum(losses) / len(losses))
+    return {"budgets": tables.at_equal_budgets(chosen), "lost": means[1.0] - means[0.0]}
 
 
 def with_results(readme: str, section: str) -> str:

@@ -246,7 +246,8 @@ def estimate(tasks: Iterable[Task], settings: Settings) -> str:
             _, history = train(replace(config, max_epochs=2), few, device, precision)
             measured[kind] = history[-1]["seconds"] / len(few.train)
         same = task.model, params.name, config.beta, config.reduction
-        expected = min(config.max_epochs, epochs.get(same, config.max_epochs))
+        usual = epochs.get(same, config.max_epochs) if config.patience else config.max_epochs
+        expected = min(config.max_epochs, usual)
         seconds.append(measured[kind] * len(data.train) * expected)
     torch.set_num_threads(threads)
     workers = settings.workers or CPU_COUNT

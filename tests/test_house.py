@@ -9,7 +9,7 @@ from vae_core.storage import PROJECT
 FLOORS = (
     {"storage"},
     {"data", "models", "loss", "parameter_sets", "hardware"},
-    {"latent"},
+    {"latent", "baselines"},
     {"evaluation"},
     {"training"},
     {"checkpoints"},

@@ -11,7 +11,7 @@ from helpers import contents, one_line, outcome
 from test_make import VICIOUS
 
 from study import __main__ as commands
-from study import engine, publish, runs
+from study import answer, engine, publish, runs
 from study.runs import Settings, Task
 from vae_core.checkpoints import load_run
 from vae_core.experiment import train_or_load
@@ -139,8 +139,9 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def settings(trained, tmp_path):
+def settings(trained, tmp_path, monkeypatch):
     """The small study in a folder of the test's own."""
+    monkeypatch.setattr(publish, "BOUNDED", 2)
     shutil.copytree(trained.checkpoints, tmp_path / "checkpoints")
     return replace(trained, checkpoints=tmp_path / "checkpoints", report=tmp_path / "report")
 
@@ -202,6 +203,12 @@ def test_the_estimate_counts_measured_epochs_of_every_run(monkeypatch, settings)
     assert runs.estimate([task], settings) == "64 s, 1 at a time"
     two = replace(settings, workers=2)
     assert runs.estimate([task] * 4, two) == "2 min, 2 at a time"
+    # Where the study's rule stops the CVAE with p1, on average; without the rule it goes on.
+    conv = runs.study_tasks(settings)[0]
+    long = replace(conv, options=conv.options | {"max_epochs": 100})
+    assert runs.estimate([long], settings) == "23 min, 1 at a time"
+    unruled = replace(long, options=long.options | {"patience": 0})
+    assert runs.estimate([unruled], settings) == "107 min, 1 at a time"
 
 
 @pytest.fixture
@@ -231,6 +238,7 @@ def test_publishing_writes_weights_table_section_and_figures(settings, home, mon
         assert abs(copy.record["published"]["rounding"]) <= publish.ROUNDING_LIMIT
     rows = read_results(home / "figures" / "results.csv")
     assert rows["rounding"].notna().sum() == len(first) == (rows["seed"] == 0).sum()
+    assert rows["bound"].notna().equals(rows["rounding"].notna())
     readme = (home / "README.md").read_text()
     assert readme.startswith("before\n") and readme.endswith("after\n")
     assert readme == publish.with_results(readme, publish.results_section(rows))
@@ -250,6 +258,35 @@ def test_publishing_writes_weights_table_section_and_figures(settings, home, mon
     publish.publish(settings)
     assert contents(published) == files
     assert contents(settings.checkpoints / "published.previous-1") == files
+
+
+def test_publishing_an_answer_leaves_the_study_as_it_is(settings, home, monkeypatch):
+    publish.publish(settings)
+    monkeypatch.setattr(publish, "draw", lambda *_: [])
+    monkeypatch.setattr(answer, "SHOWN", ("model=conv,fc max_epochs=1",))
+    grids = (*answer.SHOWN, "model=conv,fc max_epochs=1 permuted=1")
+    rows = [done.row for done in in_turn(answer.tasks(settings, grids), settings)]
+    table, published = home / "found.csv", settings.checkpoints / "published"
+    before, study = contents(published), (home / "figures" / "results.csv").read_bytes()
+
+    write_results(table, rows[:2])  # without the permuted ones
+    with pytest.raises(ValueError, match="on images in order and on permuted ones"):
+        publish.publish(replace(settings, results=table))
+    assert contents(published) == before
+
+    write_results(table, rows)
+    publish.publish(replace(settings, results=table))
+    after = contents(published)
+    assert {name: after[name] for name in before} == before
+    assert len({Path(name).parent for name in after.keys() - before.keys()}) == 2
+    assert (home / "figures" / "results.csv").read_bytes() == study
+    found = read_results(home / "figures" / "answer.csv")
+    assert len(found) == 4 and found["rounding"].notna().sum() == 2
+    readme = (home / "README.md").read_text()
+    assert "pixels of all images permuted alike" in readme and "**At equal budgets.**" in readme
+    assert readme == publish.with_results(
+        readme, publish.results_section(read_results(home / "figures" / "results.csv"), found)
+    )
 
 
 @pytest.mark.parametrize("lack", ["model", "run", "row", "disk", "weights", "mark"])
@@ -286,5 +323,5 @@ def test_what_cannot_be_published_changes_nothing(settings, home, lack, monkeypa
 
 def test_readme_says_what_the_published_results_say():
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    rows = read_results(PROJECT / "figures" / "results.csv")
-    assert publish.with_results(readme, publish.results_section(rows)) == readme, "make publish"
+    tables = (read_results(PROJECT / "figures" / name) for name in ("results.csv", "answer.csv"))
+    assert publish.with_results(readme, publish.results_section(*tables)) == readme, "make publish"

@@ -38,7 +38,17 @@ COLUMNS = [
     *(f"{part}_{name}" for part in ("train", "validation", "test") for name in PARTS),
     *("oscillation", "active_dimensions", "unevenness", "class_accuracy"),
     *("seconds_per_epoch", "seconds"),
-    *("precision", "device", "threads", "processor", "rounding", "vae_core", "torch", "numpy"),
+    *(
+        "precision",
+        "device",
+        "threads",
+        "processor",
+        "rounding",
+        "bound",
+        "vae_core",
+        "torch",
+        "numpy",
+    ),
 ]
 TEXTS = {
     "dataset",
@@ -112,8 +122,8 @@ def result(run: Run, dataset: Dataset | None = None) -> dict[str, Any]:
     in nats per image; those of the training and validation part are of the best epoch. Where the
     data set is given, the active dimensions are counted over its test images, and `class_accuracy`
     is that of a linear probe on mu, of at most `LABELLED` images, where the classes are known.
-    `unevenness` is that of straight lines between 50 pairs of draws; `rounding` is what the rounded
-    weights of a published run change in its test loss.
+    `unevenness` is that of straight lines between 50 pairs of draws. Of a published run, `rounding`
+    is what its rounded weights change in its test loss, and `bound` the importance-weighted bound.
     """
     summary, record = run.summary, run.record
     values = {
@@ -130,7 +140,7 @@ def result(run: Run, dataset: Dataset | None = None) -> dict[str, Any]:
         "class_accuracy": dataset and _class_accuracy(run, dataset),
         "unevenness": round(unevenness_between_draws(run.model), 3),
         "threads": "+".join(map(str, record["threads"])),
-        "rounding": (record["published"] or {}).get("rounding"),
+        **{name: (record["published"] or {}).get(name) for name in ("rounding", "bound")},
         "seconds_per_epoch": round(summary["seconds_per_epoch"], 2),
         "seconds": round(summary["seconds"], 1),
     }
@@ -229,15 +239,27 @@ def tuned(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(chosen)
 
 
+def by_permutation(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the test losses by model (rows) and share of the pixels that are elsewhere (columns).
+
+    Each is the list of its seeds', at the smallest budget of its model.
+    """
+    smallest = frame[frame["epochs"] == frame.groupby("model")["epochs"].transform("min")]
+    share = smallest["dataset"].str.extract(r"-permuted([\d.]+)")[0].astype(float).fillna(0)
+    return smallest.groupby(["model", share])["test_loss"].agg(list).unstack()
+
+
 def at_equal_budgets(frame: pd.DataFrame) -> pd.DataFrame:
     """Compare the two models at each budget: test losses, and how much lower the CVAE's is.
 
     The k-th smallest number of epochs of one model goes with the k-th smallest of the other. The
-    difference is an `Interval` of Welch's t: the seeds of two models have nothing in common.
+    difference is an `Interval` of Welch's t: the seeds of two models have nothing in common. Runs
+    on permuted images and on fractions of a set are left out.
     """
+    frame = frame[~frame["dataset"].str.contains("permuted|fraction")]
     losses = [frame[frame["model"] == name].groupby("epochs")["test_loss"] for name in BOTH]
     rows = []
-    for (small, conv), (large, fc) in zip(*losses, strict=True):
+    for (small, conv), (large, fc) in zip(*losses, strict=False):
         difference = Interval(fc.mean() - conv.mean(), math.inf)
         if min(len(conv), len(fc)) > 1:
             test = stats.ttest_ind(fc, conv, equal_var=False)
