@@ -194,5 +194,6 @@ figures.image_rows(
 plt.show()
 
 # %% [markdown]
-# That is the study as it was published; the [README](../README.md) has all results. Next: [08, why
-# are the images blurry, and what does sharp cost?](08_rate_distortion.ipynb)
+# That is the study as it was published; the [README](../README.md) has all results. The rest asks
+# what it left open. Next: [06, is it the convolution, or the budget, the size, the stopping
+# rule?](06_fair_comparison.ipynb)

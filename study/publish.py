@@ -60,6 +60,8 @@ def publish(settings: Settings) -> None:
         section = results_section(shown[RESULTS], shown.get(ANSWER))
         readme = with_results(README.read_text(encoding="utf-8"), section)
         drawn = draw(aside / "figures", aside)
+        if ANSWER in shown:
+            drawn.append(draw_ladder(aside / "figures", shown[RESULTS], shown[ANSWER]))
         if kind:
             if published.exists():
                 print(f"what was published is kept as {set_aside(published)}")
@@ -135,12 +137,16 @@ def results_section(results: pd.DataFrame, answers: pd.DataFrame | None = None) 
 
 
 def _compared(chosen: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    permuted = tables.by_permutation(chosen).reindex(index=tables.BOTH, columns=[0.0, 1.0])
-    if permuted.isna().any(axis=None):
+    losses = tables.by_permutation(chosen).reindex(columns=[0.0, 1.0])
+    if losses.reindex(tables.BOTH).isna().any(axis=None):
         lack = "runs of both models, on images in order and on permuted ones"
         raise ValueError(f"the answer lacks {lack}; take the table of make answer")
-    means = permuted.map(lambda losses: sum(losses) / len(losses))
-    return {"budgets": tables.at_equal_budgets(chosen), "lost": means[1.0] - means[0.0]}
+    means = losses.map(lambda seeds: sum(seeds) / len(seeds), na_action="ignore")
+    return {
+        "budgets": tables.at_equal_budgets(chosen),
+        "ordered": means[0.0],
+        "permuted": means[1.0],
+    }
 
 
 def with_results(readme: str, section: str) -> str:
@@ -181,3 +187,15 @@ def draw(folder: Path, checkpoints: Path) -> list[Path]:
                 figure.savefig(file, format="png")
             plt.close(figure)
     return drawn
+
+
+def draw_ladder(folder: Path, results: pd.DataFrame, answers: pd.DataFrame) -> Path:
+    """Draw what the rungs between the two models lose on permuted images into `ladder.png`."""
+    of_linear, title = results["model"] == "linear", answers["title"].iloc[0]
+    linear = results[of_linear & (results["title"] == title)]["test_loss"].mean()
+    heading = f"Images in order (filled) and permuted (hollow) at equal compute, {title}"
+    figure = figures.ladder(tables.by_permutation(tables.tuned(answers)), linear, heading)
+    with writing(folder / "ladder.png") as file:
+        figure.savefig(file, format="png")
+    plt.close(figure)
+    return folder / "ladder.png"

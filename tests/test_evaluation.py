@@ -10,6 +10,7 @@ from vae_core.evaluation import (
     evaluate,
     importance_weighted_bound,
     linear_probe,
+    operations,
     posterior_statistics,
 )
 from vae_core.loss import elbo
@@ -113,3 +114,10 @@ def test_a_linear_probe_reads_what_is_there_and_no_more():
     assert known > 0.95 and 0.45 < unknown < 0.55
     with pytest.raises(ValueError, match="2,999 labels do not fit 3,000 images"):
         linear_probe(features, sides[1:], features, sides)
+
+
+def test_operations_are_those_of_the_matrix_products():
+    sizes = [(3072, 512), (512, 256), (256, 16), (256, 16), (16, 256), (256, 512), (512, 3072)]
+    products = sum(2 * n * m for n, m in sizes)
+    # Forwards, and backwards to weights and inputs, of which the image is none.
+    assert operations(MODELS["fc"](16, (3, 32, 32))) == 3 * products - 2 * 3072 * 512

@@ -14,7 +14,15 @@ from PIL import Image
 
 from vae_core.experiment import published_run
 from vae_core.storage import PROJECT
-from vae_core.tables import claims_table, read_results, with_the_studys_loss
+from vae_core.tables import (
+    at_equal_budgets,
+    by_permutation,
+    claims_table,
+    read_results,
+    spread,
+    tuned,
+    with_the_studys_loss,
+)
 
 NOTEBOOKS = PROJECT / "notebooks"
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
@@ -157,6 +165,36 @@ def test_05_averaging_collapses_the_posterior_and_summing_does_not():
     assert error["c"] < 0.5 * mean_image and abs(error["a"] - mean_image) < 0.05 * mean_image
 
 
+def test_06_the_cvae_is_ahead_at_every_budget():
+    budgets = at_equal_budgets(tuned(read_results(PROJECT / "figures" / "answer.csv")))
+    shown = said(name := "06_fair_comparison")
+    assert len(budgets) >= 3 and all(str(one) in shown for one in budgets["difference"])
+    assert all(one.mean > 0.5 for one in budgets["difference"])
+    costs = [
+        found(name, rf"{model}: ([\d.]+) million operations")[0] for model in ("CVAE", "FC-VAE")
+    ]
+    assert found(name, r"an epoch of the CVAE costs ([\d.]+)") == [
+        pytest.approx(costs[0] / costs[1], abs=0.02)
+    ]
+    for model in ("FC-VAE", "CVAE", "linear VAE"):
+        bounds = found(name, rf"\n{model}: ([\d.]+), ([\d.]+), ([\d.]+) nats with")
+        # The posterior of a linear VAE is the true one, so that more draws add nothing.
+        assert (
+            bounds[0] == bounds[2] if model == "linear VAE" else bounds[0] > bounds[1] > bounds[2]
+        )
+
+
+def test_07_place_is_what_the_convolution_lives_on():
+    losses = by_permutation(tuned(read_results(PROJECT / "figures" / "answer.csv")))
+    shown = said("07_what_a_convolution_knows")
+    for share in (0.0, 1.0):
+        for model in ("fc", "fc-conv", "conv-fc", "local", "conv"):
+            assert spread(losses.loc[model, share]) in shown
+    lost = losses[1.0].map(np.mean) - losses[0.0].map(np.mean)
+    assert lost["conv"] > 10 and abs(lost["fc"]) < 2 < lost["local"]
+    assert np.mean(losses.loc["conv", 1.0]) > np.mean(losses.loc["fc", 1.0])
+
+
 def test_08_each_nat_is_worth_its_price():
     lines = re.findall(
         r"β ([\d.]+): squared error CVAE ([\d.]+) at ([\d.]+)", said(name := "08_rate_distortion")
@@ -190,3 +228,12 @@ def test_09_the_holes_of_a_vae_lie_between_its_axes():
     }
     for factor in ("x", "y", "size", "angle"):  # the CVAE knows more of geometry than the FC-VAE
         assert known[factor][0] > known[factor][1] + 0.1, factor
+
+
+def test_09_the_encoder_decides_what_is_known_of_the_class():
+    answers = tuned(read_results(PROJECT / "figures" / "answer.csv"))
+    accuracy = answers[~answers["dataset"].str.contains("permuted")].groupby("model")
+    accuracy = accuracy["class_accuracy"].mean()
+    assert min(accuracy["conv"], accuracy["conv-fc"]) > max(accuracy["fc"], accuracy["fc-conv"])
+    permuted = answers[answers["dataset"].str.contains("permuted")].groupby("model")
+    assert permuted["class_accuracy"].mean()["conv"] < accuracy["fc"]

@@ -282,6 +282,7 @@ def test_publishing_an_answer_leaves_the_study_as_it_is(settings, home, monkeypa
     assert (home / "figures" / "results.csv").read_bytes() == study
     found = read_results(home / "figures" / "answer.csv")
     assert len(found) == 4 and found["rounding"].notna().sum() == 2
+    assert (home / "figures" / "ladder.png").exists()
     readme = (home / "README.md").read_text()
     assert "pixels of all images permuted alike" in readme and "**At equal budgets.**" in readme
     assert readme == publish.with_results(

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from vae_core.latent import interpolate, prior_draws
 from vae_core.loss import elbo, kl_per_dimension
@@ -79,6 +80,20 @@ def importance_weighted_bound(
             weights.append(ratio - error)
         bounds.append(math.log(draws) - torch.cat(weights).logsumexp(0))
     return torch.stack(bounds).cpu()
+
+
+def operations(model: VAE) -> int:
+    """Count the floating-point operations that one image costs in a training step.
+
+    Forwards and backwards, as torch counts those of matrix products and convolutions; what the
+    optimizer does once a batch is left out.
+    """
+    image = torch.zeros(1, *model.image_shape)
+    with FlopCounterMode(display=False) as counter:
+        decoded, mu, logvar = model(image)
+        elbo(decoded, image, mu, logvar).total.sum().backward()
+    model.zero_grad()
+    return counter.get_total_flops()
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -176,3 +177,28 @@ def seed_dots(axis: Axes, place: float, values: Sequence[float], model: str) -> 
     axis.plot([place] * len(values), values, "o", color=colour, alpha=0.5, zorder=3)
     half = 0 if math.isinf(found.half) else found.half
     axis.errorbar(place, found.mean, half, color=colour, capsize=5, marker="_", markersize=18)
+
+
+def ladder(losses: pd.DataFrame, linear: float, title: str) -> Figure:
+    """Show what models lose where the pixels of all images are permuted, and what they know by it.
+
+    Args:
+        losses: of `tables.by_permutation`: lists of test losses, columns 0 and 1, a row a model,
+            which is a rung.
+        linear: the test loss of the linear VAE, which is the same either way.
+    """
+    figure, ((axis,),) = panels(1, title, (11, 5.5))
+    for place, (name, row) in enumerate(losses.iterrows()):
+        colour, means = MODELS[name].colour, [interval(row[share]).mean for share in (0, 1)]
+        axis.plot([place, place], means, color=colour, lw=3)
+        for share, face in ((0, colour), (1, "white")):
+            at = [place] * len(row[share])
+            axis.plot(at, row[share], "o", mfc=face, mec=colour, mew=2, ms=11, zorder=3)
+        worth = f"{means[1] - means[0]:+.1f}"
+        axis.annotate(worth, (place + 0.12, sum(means) / 2), va="center", fontsize=13)
+    axis.axhline(linear, color=MODELS["linear"].colour, linestyle="--", label="linear VAE")
+    titles = [MODELS[name].title.replace(", ", ",\n") for name in losses.index]
+    axis.set_xticks(range(len(losses)), titles)
+    axis.set(ylabel="test loss, nats per image", xlim=(-0.4, len(losses) - 0.5))
+    axis.legend()
+    return figure

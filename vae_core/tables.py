@@ -27,6 +27,7 @@ PUBLISHED = {
     ("p3", "fc"): (23, 82.6),
 }
 BOTH = ("conv", "fc")
+LADDER = ("fc", "fc-conv", "conv-fc", "local", "conv")
 TUNING = 10  # the seed of the runs that tell which learning rate is best
 LABELLED = 10_000  # images that a linear probe learns from, at most
 LOWER_LOSS = "the CVAE reaches a lower loss"
@@ -242,11 +243,14 @@ def tuned(frame: pd.DataFrame) -> pd.DataFrame:
 def by_permutation(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the test losses by model (rows) and share of the pixels that are elsewhere (columns).
 
-    Each is the list of its seeds', at the smallest budget of its model.
+    Each is the list of its seeds', at the smallest budget of its model. The rows are rungs: from
+    fully connected to convolutional.
     """
+    frame = frame[frame["model"].isin(LADDER)]
     smallest = frame[frame["epochs"] == frame.groupby("model")["epochs"].transform("min")]
     share = smallest["dataset"].str.extract(r"-permuted([\d.]+)")[0].astype(float).fillna(0)
-    return smallest.groupby(["model", share])["test_loss"].agg(list).unstack()
+    found = smallest.groupby(["model", share])["test_loss"].agg(list).unstack()
+    return found.reindex([name for name in LADDER if name in found.index])
 
 
 def at_equal_budgets(frame: pd.DataFrame) -> pd.DataFrame:
