@@ -178,10 +178,10 @@ def test_06_the_cvae_is_ahead_at_every_budget():
     ]
     for model in ("FC-VAE", "CVAE", "linear VAE"):
         bounds = found(name, rf"\n{model}: ([\d.]+), ([\d.]+), ([\d.]+) nats with")
-        # The posterior of a linear VAE is the true one, so that more draws add nothing.
-        assert (
-            bounds[0] == bounds[2] if model == "linear VAE" else bounds[0] > bounds[1] > bounds[2]
-        )
+        if model == "linear VAE":  # its posterior is the true one: more draws add nothing
+            assert bounds == pytest.approx([bounds[0]] * 3, abs=0.2)
+        else:
+            assert bounds[0] - 0.5 > bounds[1] >= bounds[2]
 
 
 def test_07_place_is_what_the_convolution_lives_on():
