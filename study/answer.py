@@ -24,6 +24,8 @@ GRIDS = (
     "model=linear max_epochs=1 seed=0",
     # The rungs between the two, on images in order and permuted.
     "model=fc-conv,conv-fc max_epochs=12 learning_rate=5e-4,1e-3 seed=0",
+    "model=fc-conv max_epochs=12 learning_rate=5e-4 seed=1,2",
+    "model=conv-fc max_epochs=12 learning_rate=1e-3 seed=1,2",
     "model=local max_epochs=8 learning_rate=1e-3 seed=0",
     "model=conv max_epochs=8 learning_rate=1e-3,2e-3 permuted=1 seed=0",
     "model=fc max_epochs=23 learning_rate=5e-4 permuted=1 seed=0",

@@ -101,6 +101,20 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, stats.t.ppf(0.975, n - 1) * error, 2 * stats.t.sf(apart, n - 1))
 
 
+def difference(larger: Sequence[float], smaller: Sequence[float]) -> Interval:
+    """Return how much larger the mean of some seeds is than that of others, by Welch's t.
+
+    The seeds of two models have nothing in common, so they are not paired; infinite where one of
+    the two has a single seed.
+    """
+    apart = float(np.mean(larger) - np.mean(smaller))
+    if min(len(larger), len(smaller)) == 1:
+        return Interval(apart, math.inf)
+    test = stats.ttest_ind(larger, smaller, equal_var=False)
+    found = test.confidence_interval()
+    return Interval(apart, float(found.high - found.low) / 2, float(test.pvalue))
+
+
 def holm(found: Sequence[Interval]) -> list[Interval]:
     """Return intervals with the p that counts where so many are asked about at once (Holm 1979)."""
     adjusted, least = list(found), 0.0
@@ -257,20 +271,15 @@ def at_equal_budgets(frame: pd.DataFrame) -> pd.DataFrame:
     """Compare the two models at each budget: test losses, and how much lower the CVAE's is.
 
     The k-th smallest number of epochs of one model goes with the k-th smallest of the other. The
-    difference is an `Interval` of Welch's t: the seeds of two models have nothing in common. Runs
-    on permuted images and on fractions of a set are left out.
+    difference is that of `difference`. Runs on permuted images and on fractions of a set are left
+    out.
     """
     frame = frame[~frame["dataset"].str.contains("permuted|fraction")]
     losses = [frame[frame["model"] == name].groupby("epochs")["test_loss"] for name in BOTH]
     rows = []
     for (small, conv), (large, fc) in zip(*losses, strict=False):
-        difference = Interval(fc.mean() - conv.mean(), math.inf)
-        if min(len(conv), len(fc)) > 1:
-            test = stats.ttest_ind(fc, conv, equal_var=False)
-            found = test.confidence_interval()
-            difference = Interval(difference.mean, (found.high - found.low) / 2, test.pvalue)
         counted = len(conv) if len(conv) == len(fc) else f"{len(conv)} and {len(fc)}"
-        rows.append([small, large, spread(conv), spread(fc), counted, difference])
+        rows.append([small, large, spread(conv), spread(fc), counted, difference(fc, conv)])
     titles = [MODELS[name].title for name in BOTH]
     columns = [*(f"{title}, epochs" for title in titles), *(f"{title}, loss" for title in titles)]
     return pd.DataFrame(rows, columns=[*columns, "seeds", "difference"])
