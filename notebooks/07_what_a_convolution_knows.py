@@ -176,8 +176,9 @@ for name in ("fc", "conv"):
 # Take the numbers with care. The rungs between had two learning rates at most, of which the larger
 # won but for the FC encoder's, so that a still larger one might be better. What is permuted and
 # what is locally connected has one seed, and seeds differ by about half a nat: what is well above
-# one nat there will stay, what is below may not. And it is one budget, a small one. In 06 the ends
-# come closer together with more.
+# one nat there will stay, what is below may not. Seeds 1 and 2 of the half models were trained in
+# float32 and all others in bfloat16 (the column `precision` of the table). And it is one budget, a
+# small one. In 06 the ends come closer together with more.
 #
 # ## Now you
 #
