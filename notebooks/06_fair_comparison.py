@@ -80,13 +80,16 @@ else:
 # %% tags=["report"]
 figure, axes = figures.panels(2, f"Test loss against compute, {title}", (13, 5.5))
 means = {}
+spent = table["epochs"] * images * table["model"].map(cost) / 1e12
+measured = table.assign(operations=spent, minutes=table["seconds"] / 60)
+# Minutes of two machines are not the same minutes
+on_one = measured[measured["processor"] == measured["processor"].mode()[0]]
+panels = {"operations": measured, "minutes": on_one}
 for name in cost:
-    colour, passed = MODELS[name].colour, table["epochs"] * images * cost[name] / 1e12
-    for axis, compute in zip(axes[0], (passed, table["seconds"] / 60), strict=True):
-        runs = table[table["model"] == name]
-        if axis is axes[0, 1]:  # minutes of two machines are not the same minutes
-            runs = runs[runs["processor"] == table["processor"].mode()[0]]
-        compute = compute[runs.index]
+    colour = MODELS[name].colour
+    for axis, (unit, shown) in zip(axes[0], panels.items(), strict=True):
+        runs = shown[shown["model"] == name]
+        compute = runs[unit]
         axis.plot(compute, runs["test_loss"], "o", color=colour, alpha=0.4, ms=4)
         found = runs.groupby("epochs")["test_loss"].apply(lambda losses: interval(losses.tolist()))
         halves = [one.half if np.isfinite(one.half) else np.nan for one in found]
