@@ -78,10 +78,7 @@ def _publish_run(task: Task, settings: Settings, folder: Path, results: pd.DataF
     if run is None:
         raise FileNotFoundError(f"{task.label} is not trained; make study with these settings")
     published = run.record["published"] or _write_rounded(task, run, folder)
-    config = run.config
-    identity = {**vars(config), **vars(config.params), "params": config.params.name}
-    identity["dataset"] = run.dataset["folder"]
-    rows = (results[tables.IDENTITY] == [identity[name] for name in tables.IDENTITY]).all(axis=1)
+    rows = tables.of_run(results, run.config, run.dataset["folder"])
     if not rows.any():
         raise ValueError(f"{settings.results} has no {task.label}; give the settings of its study")
     for name in ("rounding", "bound"):

@@ -134,6 +134,11 @@ class Task:
         return f"{named}, seed {self.seed}" + "".join(f", {n} {v}" for n, v in odd.items())
 
     @property
+    def config(self) -> Config:
+        """What the run is asked to be; raises as `Config` and `parameter_set` do."""
+        return Config(self.model, parameter_set(self.params), self.seed, **self.options)
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """Those of `train_or_load`; the data set is loaded once, and raises as it does."""
         data = _load(self.dataset, self.limit, self.fraction, self.size, self.permuted)
@@ -237,8 +242,8 @@ def estimate(tasks: Iterable[Task], settings: Settings) -> str:
     torch.set_num_threads(1)  # as in a worker
     device = choose_device()
     for task in tasks:
-        data, params = task.arguments["dataset"], parameter_set(task.params)
-        config = Config(task.model, params, task.seed, **task.options)
+        data, config = task.arguments["dataset"], task.config
+        params = config.params
         kind = task.model, params.batch_size, params.latent_dim, data.size
         if kind not in measured:
             few = replace(data, train=data.train[:2048], validation=data.validation[:128])

@@ -260,7 +260,7 @@ def test_publishing_writes_weights_table_section_and_figures(settings, home, mon
     assert contents(settings.checkpoints / "published.previous-1") == files
 
 
-def test_publishing_an_answer_leaves_the_study_as_it_is(settings, home, monkeypatch):
+def test_publishing_an_answer_leaves_the_study_as_it_is(settings, home, monkeypatch, capsys):
     publish.publish(settings)
     monkeypatch.setattr(publish, "draw", lambda *_: [])
     monkeypatch.setattr(answer, "SHOWN", ("model=conv,fc max_epochs=1",))
@@ -288,6 +288,16 @@ def test_publishing_an_answer_leaves_the_study_as_it_is(settings, home, monkeypa
     assert readme == publish.with_results(
         readme, publish.results_section(read_results(home / "figures" / "results.csv"), found)
     )
+
+    # One seed more is one training more, also where nothing of the others is left.
+    shutil.rmtree(settings.checkpoints / "shapes-limit64")
+    monkeypatch.setattr(engine, "run_all", in_turn)
+    monkeypatch.setattr(answer, "PUBLISHED", home / "figures" / "answer.csv")
+    monkeypatch.setattr(answer, "GRIDS", (*grids, "model=conv max_epochs=1 seed=1"))
+    assert answer.command(replace(settings, report=home / "report")) == 0
+    assert "4 of 5 runs are in" in capsys.readouterr().out
+    more = read_results(home / "report" / "answer.csv")
+    assert more[:4].equals(found) and more["seed"].tolist() == [0, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("lack", ["model", "run", "row", "disk", "weights", "mark"])

@@ -33,7 +33,7 @@ def test_options_of_the_data_are_fields_too():
 
 
 def test_every_run_of_the_answer_makes_sense_and_is_listed_once():
-    listed = answer.tasks(Settings())
+    listed = answer.tasks(Settings(), answer.GRIDS)
     assert len(listed) == len(set(listed)) == len({task.label for task in listed}) > 10
     assert {task.options["schedule"] for task in listed} == {"cosine"}
     shown = answer.tasks(Settings(), answer.SHOWN)

@@ -13,6 +13,7 @@ from vae_core.tables import (
     TUNING,
     Interval,
     at_equal_budgets,
+    at_equal_minutes,
     claims_table,
     holm,
     interval,
@@ -150,6 +151,20 @@ def test_models_are_compared_budget_by_budget():
     alone = tuned(budgets())
     alone = at_equal_budgets(alone[(alone["seed"] == 0) | (alone["model"] == "fc")])
     assert math.isinf(alone["difference"][0].half) and alone["seeds"][0] == "1 and 3"
+
+
+def test_models_are_compared_minute_by_minute():
+    runs = tuned(budgets())
+    # On "a" both take as long; "b" has trained seed 0 alone, and its FC-VAE takes twice as long.
+    slow = (runs["seed"] == 0) & (runs["model"] == "fc")
+    runs = runs.assign(processor=np.where(runs["seed"] == 0, "b", "a"))
+    runs["seconds"] = 60.0 * runs["epochs"] * np.where(slow, 2, 1)
+    table = at_equal_minutes(runs)
+    assert table["processor"].tolist() == ["a", "a", "b", "b"]
+    assert table.iloc[:, 1].tolist() == ["8 in 8.0", "16 in 16.0", "16 in 16.0", "16 in 16.0"]
+    assert table.iloc[:, 2].tolist()[2:] == ["8 in 16.0", "16 in 32.0"]
+    # The losses are those of all seeds, wherever they were trained.
+    assert [one.mean for one in table["difference"]] == pytest.approx([6, 6, 7, 6])
 
 
 @pytest.fixture(scope="module")
