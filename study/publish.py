@@ -59,7 +59,7 @@ def publish(settings: Settings) -> None:
             _publish_run(task, settings, aside / "published", given)
         section = results_section(shown[RESULTS], shown.get(ANSWER))
         readme = with_results(README.read_text(encoding="utf-8"), section)
-        drawn = draw(aside / "figures", aside)
+        drawn = draw(aside / "figures", aside, set(shown[RESULTS]["dataset"]))
         if ANSWER in shown:
             drawn.append(draw_ladder(aside / "figures", shown[RESULTS], shown[ANSWER]))
         if kind:
@@ -140,6 +140,7 @@ def _compared(chosen: pd.DataFrame) -> dict[str, pd.DataFrame]:
         raise ValueError(f"the answer lacks {lack}; take the table of make answer")
     return {
         "budgets": tables.at_equal_budgets(chosen),
+        "minutes": tables.at_equal_minutes(chosen),
         "ordered": losses[0.0].dropna(),
         "permuted": losses[1.0].dropna(),
     }
@@ -156,22 +157,22 @@ def with_results(readme: str, section: str) -> str:
     return readme
 
 
-def draw(folder: Path, checkpoints: Path) -> list[Path]:
-    """Draw the published runs of each data set into `<data set>-samples.png` and so on."""
+def draw(folder: Path, checkpoints: Path, of: set[str]) -> list[Path]:
+    """Draw the published runs of these data sets into `<data set>-samples.png` and so on."""
     datasets: dict[str, dict[str, Run]] = {}
     for run in published_runs(checkpoints):
         config = run.config
         usual = (config.beta, config.reduction, config.schedule) == (1, "sum", "constant")
-        if usual and config.params.name in Settings.sets:
+        if usual and config.params.name in Settings.sets and run.dataset["folder"] in of:
             label = f"{config.params.name} {run.model.title}"
             datasets.setdefault(run.dataset["name"], {})[label] = run
     drawn = []
     for name, runs in datasets.items():
         models = {label: run.model for label, run in runs.items()}
         one, title = len(runs) == 1, next(iter(runs.values())).dataset["title"]
-        of = f"{next(iter(runs)) if one else 'models'} trained on {title}"
-        draws = f"Decoded draws from the prior, {of}"
-        lines = f"Straight lines between two draws from the prior, {of}"
+        trained = f"{next(iter(runs)) if one else 'models'} trained on {title}"
+        draws = f"Decoded draws from the prior, {trained}"
+        lines = f"Straight lines between two draws from the prior, {trained}"
         grid = one and figures.image_grid(imagine(*models.values(), 36), draws, 12)
         for kind, figure in (
             ("samples", grid or figures.samples(models, draws, 12)),
