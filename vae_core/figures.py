@@ -190,12 +190,12 @@ def ladder(losses: pd.DataFrame, linear: float, title: str) -> Figure:
     figure, ((axis,),) = panels(1, title, (11, 5.5))
     for place, (name, row) in enumerate(losses.iterrows()):
         colour, means = MODELS[name].colour, [interval(row[share]).mean for share in (0, 1)]
-        axis.plot([place, place], means, color=colour, lw=3)
+        axis.plot([place, place + 0.1], means, color=colour, lw=3)
         for share, face in ((0, colour), (1, "white")):
-            at = [place] * len(row[share])
+            at = [place + 0.1 * share] * len(row[share])  # beside those it would hide
             axis.plot(at, row[share], "o", mfc=face, mec=colour, mew=2, ms=11, zorder=3)
         worth = f"{means[1] - means[0]:+.1f}"
-        axis.annotate(worth, (place + 0.12, sum(means) / 2), va="center", fontsize=13)
+        axis.annotate(worth, (place + 0.2, sum(means) / 2), va="center", fontsize=13)
     axis.axhline(linear, color=MODELS["linear"].colour, linestyle="--", label="linear VAE")
     titles = [MODELS[name].title.replace(", ", ",\n") for name in losses.index]
     axis.set_xticks(range(len(losses)), titles)

@@ -232,13 +232,14 @@ def results_table(frame: pd.DataFrame) -> pd.DataFrame:
 def tuned(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the runs at the learning rate that suits their model and data best.
 
-    That is the one with the lowest mean validation loss after the fewest epochs, where several were
-    tried. Runs of the seed `TUNING` were made to find it, and are left out.
+    That is the one with the lowest mean validation loss after the fewest epochs, over the seeds for
+    which all were tried. Runs of the seed `TUNING` were made to find it, and are left out.
     """
     chosen = []
     for _, own in frame.groupby(["dataset", "model"], sort=False):
-        tried = own[own["epochs"] == own["epochs"].min()].groupby("learning_rate")
-        best = tried["validation_loss"].mean().idxmin()
+        tried = own[own["epochs"] == own["epochs"].min()]
+        tried = tried.pivot(index="learning_rate", columns="seed", values="validation_loss")
+        best = tried.dropna(axis="columns").mean(axis="columns").idxmin()
         chosen.append(own[(own["learning_rate"] == best) & (own["seed"] != TUNING)])
     return pd.concat(chosen)
 
@@ -278,20 +279,23 @@ def at_equal_minutes(frame: pd.DataFrame) -> pd.DataFrame:
     """Compare the two models at equal time, on each processor on which both were trained.
 
     Beside each number of epochs of the FC-VAE stands the largest of the CVAE's that took at most a
-    tenth longer; the losses are those of all seeds, wherever they were trained.
+    fifth longer, by the median time of an epoch; the losses are those of all seeds, wherever they
+    were trained.
     """
     frame = frame[~frame["dataset"].str.contains("permuted|fraction")]
     losses, rows = frame.groupby(["model", "epochs"])["test_loss"].agg(list), []
     for processor, own in frame.groupby("processor"):
-        took = own.groupby(["model", "epochs"])["seconds"].mean() / 60
-        if not {*BOTH} <= {*took.index.levels[0]}:
+        an_epoch = own.groupby("model")["seconds_per_epoch"].median() / 60
+        if not {*BOTH} <= {*an_epoch.index}:
             continue
-        for large, minutes in took["fc"].items():
-            within = took["conv"][took["conv"] <= 1.1 * minutes]
-            if len(within):
-                small = within.index.max()
+        for large in own[own["model"] == "fc"]["epochs"].sort_values().unique():
+            minutes = large * an_epoch["fc"]
+            affordable = own[own["model"] == "conv"]["epochs"]
+            affordable = affordable[affordable * an_epoch["conv"] <= 1.2 * minutes]
+            if len(affordable):
+                small = affordable.max()
                 apart = difference(losses["fc"][large], losses["conv"][small])
-                told = f"{small} in {within[small]:.1f}", f"{large} in {minutes:.1f}"
+                told = f"{small} in {small * an_epoch['conv']:.1f}", f"{large} in {minutes:.1f}"
                 rows.append([processor, *told, apart])
     titles = [f"{MODELS[name].title}, epochs in minutes" for name in BOTH]
     return pd.DataFrame(rows, columns=["processor", *titles, "difference"])
