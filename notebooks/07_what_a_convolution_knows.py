@@ -197,8 +197,9 @@ for name in ("fc", "conv"):
 #
 # Take the numbers with care. The rungs between had two learning rates at most, of which the larger
 # won but for the FC encoder's, so that a still larger one might be better. What is permuted in part
-# has one seed, and seeds differ by about half a nat. And it is one budget, a small one. In 06 the
-# ends come closer together with more.
+# has one seed, and so has the locally connected model on permuted images; seeds differ by half a
+# nat, on permuted images by more. And it is one budget, a small one. In 06 the ends come closer
+# together with more.
 #
 # ## How many images is a belief worth?
 #

@@ -63,17 +63,17 @@ def command(settings: Settings) -> int:
     What the published table has counts as there, so that one more seed is one more training.
     """
     claim(settings.report)
-    listed, known = tasks(settings, GRIDS), []
+    listed, rows = tasks(settings, GRIDS), {}
     if PUBLISHED.exists() and not settings.retrain:
         frame = read_results(PUBLISHED)
         for task in listed:
             own = frame[of_run(frame, task.config, task.arguments["dataset"].folder)]
-            known += [(task, row) for row in own.to_dict("records")]
-        print(f"{len(known)} of {len(listed)} runs are in {PUBLISHED}; RETRAIN=1 trains them anew")
-    rows = dict(known)
+            for row in own.to_dict("records"):  # one at most
+                rows[task] = row
+        print(f"{len(rows)} of {len(listed)} runs are in {PUBLISHED}; RETRAIN=1 trains them anew")
     missing = [task for task in listed if task not in rows]
     rows |= zip(missing, sweep.train(missing, settings), strict=True)
-    table = settings.report / "answer.csv"
+    table = settings.report / PUBLISHED.name
     write_results(table, (rows[task] for task in listed if rows[task]))
     print(f"the results are in {table}")
     return int(None in rows.values())

@@ -24,7 +24,7 @@ from vae_core.storage import PROJECT, write, writing
 
 FIGURES = PROJECT / "figures"
 README = PROJECT / "README.md"
-RESULTS, ANSWER = "results.csv", "answer.csv"
+RESULTS, ANSWER = "results.csv", answer.PUBLISHED.name
 BEGIN, END = "<!-- {}: make publish writes this -->", "<!-- end of {} -->"
 # How much lower a CVAE's loss is on CIFAR-10 (JPEG) than on the genuine images; data/README.md.
 JPEG_EFFECT = 1.2

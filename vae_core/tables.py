@@ -229,6 +229,11 @@ def results_table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["set", "model"])
 
 
+def as_it_is(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of runs on whole data sets with every pixel in its place."""
+    return frame[~frame["dataset"].str.contains("permuted|fraction")]
+
+
 def tuned(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the runs at the learning rate that suits their model and data best.
 
@@ -264,7 +269,7 @@ def at_equal_budgets(frame: pd.DataFrame) -> pd.DataFrame:
     difference is that of `difference`. Runs on permuted images and on fractions of a set are left
     out.
     """
-    frame = frame[~frame["dataset"].str.contains("permuted|fraction")]
+    frame = as_it_is(frame)
     losses = [frame[frame["model"] == name].groupby("epochs")["test_loss"] for name in BOTH]
     rows = []
     for (small, conv), (large, fc) in zip(*losses, strict=False):
@@ -282,7 +287,7 @@ def at_equal_minutes(frame: pd.DataFrame) -> pd.DataFrame:
     fifth longer, by the median time of an epoch; the losses are those of all seeds, wherever they
     were trained.
     """
-    frame = frame[~frame["dataset"].str.contains("permuted|fraction")]
+    frame = as_it_is(frame)
     losses, rows = frame.groupby(["model", "epochs"])["test_loss"].agg(list), []
     for processor, own in frame.groupby("processor"):
         an_epoch = own.groupby("model")["seconds_per_epoch"].median() / 60
