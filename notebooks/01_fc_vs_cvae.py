@@ -74,6 +74,9 @@ figures.samples(trained, f"Decoded draws from the prior, trained on {data.title}
 plt.show()
 
 # %% [markdown]
+# The CVAE's have the cleaner edges; of the FC-VAE's more are a shape that has a name. The lower loss
+# does not settle it: it was won on images that were there, not on draws.
+#
 # ## What does it cost?
 #
 # All losses are means over images, in nats per image. The KL term is what a model *says* about an
@@ -94,12 +97,14 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# The CVAE has the fewest weights by far: it uses each of them at every place of the image.
+# The CVAE has a third of the FC-VAE's weights, about as many as the matrix. Of these, three in ten
+# are filters, used at every place of the image; the others join its 2,048 last values to the
+# latents.
 #
-# The linear VAE is principal component analysis with a bill: it keeps the directions that save
-# more squared error than their nats cost, and gives up the others. What lies below its loss is the
-# worth of depth. What lies above it is a training that did not get as far as a matrix: look for
-# that in [02](02_tuning.ipynb).
+# The linear VAE is principal component analysis with a bill: it keeps the directions that save more
+# squared error than their nats cost, and gives up the others. What lies below its loss is the worth
+# of not being linear. What lies above it is a training that did not get as far as a matrix: look
+# for that in [02](02_tuning.ipynb).
 #
 # ## Build it
 #
@@ -143,7 +148,9 @@ def reparameterize(mu, logvar, noise):
 # ### The loss
 #
 # The negative evidence lower bound (ELBO; Kingma & Welling 2014), for an image $x$ with values
-# $x_i$ in [0, 1], its decoded version $\hat{x}$, and $d$ latents:
+# $x_i$ in [0, 1], its decoded version $\hat{x}$, and $d$ latents. The decoder's pixels are Gaussian
+# with variance ½, whose constant is left out; that is what makes a squared error so many nats (08
+# asks whether it is the right variance):
 #
 # $$L(x) = \sum_i \left(x_i - \hat{x}_i\right)^2
 # + \frac{1}{2} \sum_{j=1}^{d} \left(\mu_j^2 + \sigma_j^2 - 1 - \log \sigma_j^2\right)$$
@@ -202,10 +209,10 @@ figures.image_rows(stages, f"The first 200 steps of a CVAE on {data.title}, 64 i
 plt.show()
 
 # %% [markdown]
-# First the mean image, then a hint of outlines; colours take longer. A thing is learned as soon as
-# it saves more squared error than the nats cost that tell of it.
+# First the mean image, then a hint of outlines; colours take longer. What saves most squared error
+# for its nats tends to come first.
 #
-# ## How did the two learn?
+# ## How did they learn?
 #
 # Training stops when the training loss has not fallen by more than 0.5 nats for five epochs, and
 # the weights of the best epoch (the dot) are kept. The training loss is averaged while the weights
@@ -218,8 +225,9 @@ plt.show()
 # %% [markdown]
 # ## Where in the image is the error?
 #
-# *Edges or areas? And is it the same for both?* The squared error of every place, averaged over
-# the test images, on one scale.
+# *Edges or areas? And is it the same for all three?* The squared error of every place, averaged
+# over the test images, on one scale; decoded from mu, so that it is less than in the table, where z
+# is drawn.
 
 # %%
 errors = {}
@@ -237,8 +245,9 @@ figure.colorbar(shown, ax=axes, label="squared error, sum over colours")
 plt.show()
 
 # %% [markdown]
-# All pay where things have edges, and the FC-VAE pays more than the CVAE: it has to learn each edge
-# at each place anew, and has seen few images with this edge just here.
+# All pay where things have edges, and the FC-VAE pays more than the CVAE. One reason could be that
+# it has to learn each edge at each place anew, and has seen few images with this edge just here; 07
+# puts that to the test.
 #
 # ## Break it
 #
@@ -266,9 +275,9 @@ for name, model in trained.items():
     print(f"{name}: {usual:.0f} nats for a test image, {', '.join(odd)}")
 
 # %% [markdown]
-# Each answers with the nearest thing that it knows. A high loss is a sign that an image is of
-# another kind, though a smooth image of another kind can pass for an easy one: the loss counts
-# squared errors, not strangeness.
+# Each answers in the shapes that it knows. All three kinds cost far more than a test image, and
+# they stand out least to the linear VAE, which is the worst on its own images. So a high loss is a
+# sign that an image is of another kind; but what is counted are squared errors, not strangeness.
 #
 # ## Is it the seed?
 #
@@ -302,8 +311,8 @@ plt.show()
 #
 # ## Now you
 #
-# Take any test image and turn up the noise of its posterior. At 0 the two decode mu, at 1 they do
-# what they were trained to do. *How far can you go until it is another image?*
+# Take any test image and turn up the noise of its posterior. At 0 the models decode mu, at 1 they
+# do what they were trained to do. *How far can you go until it is another image?*
 
 # %%
 index, temperatures = 7, [0.0, 0.5, 1.0, 2.0, 4.0]

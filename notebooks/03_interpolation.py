@@ -42,7 +42,7 @@ if dataset == "published":
         "FC-VAE, CIFAR-10": published_run("fc", params, "cifar10-jpeg", seed),
     }
     first, title = runs["CVAE, faces"].model, "CelebA (first 9,000)"
-    images, kind = imagine(first, 100, seed + 1), "imagined"
+    images, kind = imagine(first, 100, seed + 2), "imagined"
 else:
     data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
     options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
@@ -83,8 +83,9 @@ figures.strips(
 plt.show()
 
 # %% [markdown]
-# The cross-fade is as even as can be, and its middle is two images at once: look for outlines that
-# show through each other, where the two ends differ in shape. The middle of the walk is one image.
+# The cross-fade's middle is two images at once: look for outlines that show through each other,
+# where the two ends differ in shape. The middle of the walk is one image. On faces, whose eyes all
+# lie in one place, one has to look closely; between two shapes (05) nobody can miss it.
 #
 # ## Straight or around?
 #
@@ -105,12 +106,24 @@ plt.show()
 # %%
 alpha = torch.linspace(0, 1, 50).unsqueeze(1)
 figure, axes = figures.panels(1, "Distance from the origin on the way", (8, 3.8))
-axes[0, 0].plot(alpha, ((1 - alpha) * z[0] + alpha * z[1]).norm(dim=1), label="straight")
-axes[0, 0].plot(alpha, slerp(z[0], z[1], alpha).norm(dim=1), label="spherical")
+axes[0, 0].plot(alpha, ((1 - alpha) * z[6] + alpha * z[7]).norm(dim=1), label="straight")
+axes[0, 0].plot(alpha, slerp(z[6], z[7], alpha).norm(dim=1), label="spherical")
 axes[0, 0].axhline(first.latent_dim**0.5, color="black", linewidth=1, label="√d, where draws lie")
 axes[0, 0].set(xlabel="α", ylabel="length of z")
 axes[0, 0].legend()
 plt.show()
+
+# %%
+starts, ends = prior_draws(first, 100, 1), prior_draws(first, 100, 2)
+halfway = torch.tensor([[0.5]])
+middles = {
+    "the ends": starts,
+    "the middle of the straight line": (starts + ends) / 2,
+    "the middle of the great circle": torch.cat([*map(slerp, starts, ends, [halfway] * 100)]),
+}
+for place, latents in middles.items():
+    contrast = first.decode(latents).detach().std(dim=(1, 2, 3)).mean()
+    print(f"{place}: contrast {contrast:.3f} (standard deviation of the values, 100 pairs)")
 
 # %% [markdown]
 # The straight line's middle is a little plainer, nearer to the average image, with less contrast;
@@ -145,13 +158,21 @@ for name, model in models.items():
     print(f"{name}: largest over mean step {straight} straight, {around} spherical (50 pairs)")
 
 # %% [markdown]
-# ## All models, one way each
+# No model jumps, and the great circle is the less even way. (± is the standard deviation over the
+# pairs.) But evenness is not sense: the cross-fade has 1.00.
+#
+# ## All models, two walks each
+#
+# *Is each step an image of something?*
 
 # %% tags=["report"]
 figures.interpolations(models, "Straight lines between two draws from the prior", 2, seed=3)
 plt.show()
 
 # %% [markdown]
+# A walk is as good as its ends. Faces stay faces on the way; what the models of CIFAR-10 imagine
+# has no name at the ends, and none between.
+#
 # ## Break it
 #
 # *Nothing says that one has to stop at the ends.* Here α runs from −2 to 3: the draws are at 0 and
@@ -168,9 +189,9 @@ figures.image_rows(
 plt.show()
 
 # %% [markdown]
-# Within a step or so the walk overdraws what it was changing, as a caricature does; farther out
-# the colours run into each other and nothing is left. A latent space has no edge, but it has an
-# end.
+# The walk overdraws what it was changing, as a caricature does, and farther out the colours go to
+# the black and the white. Yet most of the far ends are still faces: the decoder goes on in the
+# direction that it knows, well beyond where it was trained.
 #
 # ## Now you
 #

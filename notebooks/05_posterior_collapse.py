@@ -16,7 +16,10 @@
 # - **(a) mean + KL**: the squared error *averaged* over the values of an image, beside the KL
 #   divergence summed over the latents. Many frameworks' default.
 # - **(b) sum + 0.0001 KL**: the squared error summed, the KL term next to nothing.
-# - **(c) sum + KL**: what the ELBO says.
+# - **(c) sum + KL**: the study's loss, the ELBO of a decoder whose pixels have variance ½.
+#
+# (All three are ELBOs up to a factor, of decoders that expect very different errors; 08 asks which
+# is right.)
 
 # %% tags=["parameters"]
 params = "p2"
@@ -59,8 +62,10 @@ figures.samples(models, f"Decoded draws from the prior: {trained_on}", n=9, seed
 plt.show()
 
 # %% [markdown]
-# (a) has forgotten what it saw: whatever it is shown, it answers with the mean image. (b)
-# remembers everything and can invent nothing. (c) does both, a little worse than the best.
+# (a) has forgotten what it saw: whatever it is shown, it answers with one image. Its draws are
+# close to the mean image; the reconstructions, decoded from the mean of the posterior, where
+# training never drew, are not even that. (b) remembers everything, and N(0, 1) finds nothing in it.
+# (c) does both; its error is some four times that of (b).
 #
 # ## Which term has won?
 #
@@ -126,8 +131,8 @@ print(f"mean + KL / {values} is sum + KL, divided by {values}: so (a) has a β o
 
 # %% [markdown]
 # The two are the same loss; the mean beside an unweighted KL is a β of thousands. It is also why
-# code that averages needs a small weight on the KL term, and why the weight that works is never
-# far from one over the number of values.
+# code that averages needs a small weight on the KL term: the one that gives (c) back is one over
+# the number of values.
 #
 # ## Who pulls harder?
 #
@@ -150,7 +155,8 @@ for reduction in ("mean", "sum"):
         pulls[f"{reduction}: {term}"] = float(mu.grad.norm())
 title = "Gradient of each term for the posterior means, before training"
 figure, axes = figures.panels(1, title, (8, 3))
-axes[0, 0].barh(list(pulls), list(pulls.values()), color=["#999999", "#444444"])
+axes[0, 0].plot(list(pulls.values()), list(pulls), "o", color="#444444", ms=10)
+axes[0, 0].invert_yaxis()
 axes[0, 0].set(xlabel="length of the gradient (logarithmic)", xscale="log")
 plt.show()
 for reduction in ("mean", "sum"):
@@ -158,6 +164,9 @@ for reduction in ("mean", "sum"):
     print(f"{reduction}: the reconstruction pulls {ratio:.1g} times as hard as the KL term")
 
 # %% [markdown]
+# With the sum the two start about even, and the reconstruction can win. With the mean it starts
+# thousands of times too weak.
+#
 # ## Walk through all three
 #
 # *The same two test images for each. What do you expect between them?*
@@ -172,6 +181,8 @@ plt.show()
 # In (a) there is nothing to walk between. Between two codes that the encoder has made, (b) walks
 # about as well as (c): holes are not between codes that lie side by side, they are where nobody has
 # ever put a code, and that is where a draw from N(0, 1) falls, as the samples above have shown.
+# They miss by place and by scale as much as by holes: [00](00_why_variational.ipynb) draws from
+# where the codes of (b) are, and gets most of a shape.
 #
 # The study's account of its first difficulty runs (a) and (b) together. They have opposite causes:
 # averaging makes the KL term far too *strong* and collapses the posterior, whereas it is a KL term
@@ -180,8 +191,8 @@ plt.show()
 #
 # ## Now you
 #
-# Make the draws smaller or larger. Is there a scale at which (b) feels at home, and when does (c)
-# begin to exaggerate?
+# Make the draws smaller or larger. Is there a scale at which (b) feels at home, or does it take
+# more than a scale, and when does (c) begin to exaggerate?
 
 # %%
 scale = 2.0

@@ -158,16 +158,13 @@ def loss_curves(runs: Mapping[str, Run], title: str, training: bool = True) -> F
 
 
 def kl_spectrum(kl: Mapping[str, Tensor], title: str) -> Figure:
-    """Show the KL divergence of each latent dimension, [latent_dim] nats, largest first.
-
-    The axis is logarithmic, so what is below 0.000001 nats is shown there.
-    """
+    """Show the KL divergence of each latent dimension, [latent_dim] nats, largest first."""
     figure, axes = panels(1, title, (8, 3.8))
     for label, values in kl.items():
         axes[0, 0].plot(np.sort(values.numpy())[::-1] + 1e-6, label=label)
     axes[0, 0].set(xlabel="latent dimension, the most used first", yscale="log")
-    axes[0, 0].set_ylabel("KL, nats per image")
-    axes[0, 0].legend()
+    axes[0, 0].set_ylabel("KL + 10⁻⁶, nats per image")
+    axes[0, 0].legend(loc="center right", bbox_to_anchor=(1, 0.65))
     return figure
 
 

@@ -86,8 +86,8 @@ def interval(values: Sequence[float]) -> Interval:
 def difference(larger: Sequence[float], smaller: Sequence[float]) -> Interval:
     """Return how much larger the mean of some seeds is than that of others, by Welch's t.
 
-    The seeds of two models have nothing in common, so they are not paired; infinite where one of
-    the two has a single seed.
+    Seeds are not paired: two models with one seed share the order of the images, and nothing else.
+    Infinite where one of the two has a single seed.
     """
     apart = float(np.mean(larger) - np.mean(smaller))
     if min(len(larger), len(smaller)) == 1:
@@ -235,13 +235,13 @@ def as_it_is(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def tuned(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs at the learning rate that suits their model and data best.
+    """Return the runs with β 1 at the learning rate that suits their model and data best.
 
     That is the one with the lowest mean validation loss after the fewest epochs, over the seeds for
     which all were tried. Runs of the seed `TUNING` were made to find it, and are left out.
     """
     chosen = []
-    for _, own in frame.groupby(["dataset", "model"], sort=False):
+    for _, own in frame[frame["beta"] == 1].groupby(["dataset", "model"], sort=False):
         tried = own[own["epochs"] == own["epochs"].min()]
         tried = tried.pivot(index="learning_rate", columns="seed", values="validation_loss")
         best = tried.dropna(axis="columns").mean(axis="columns").idxmin()
