@@ -74,8 +74,8 @@ figures.samples(trained, f"Decoded draws from the prior, trained on {data.title}
 plt.show()
 
 # %% [markdown]
-# The CVAE's have the cleaner edges; of the FC-VAE's more are a shape that has a name. The lower loss
-# does not settle it: it was won on images that were there, not on draws.
+# The CVAE's have the cleaner edges; of the FC-VAE's more are a shape that has a name. The lower
+# loss does not settle it: it was won on images that were there, not on draws.
 #
 # ## What does it cost?
 #

@@ -35,7 +35,7 @@ from vae_core.experiment import train_or_load
 from vae_core.latent import as_bytes, posterior_means, prior_draws
 from vae_core.models import MODELS
 from vae_core.storage import PROJECT
-from vae_core.tables import read_results, tuned
+from vae_core.tables import as_it_is, read_results, tuned
 
 data = load_dataset(dataset, limit=limit, size=size)
 options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
@@ -144,18 +144,23 @@ print(f"a share of {n} answers is uncertain by ±{1.96 * 0.5 / np.sqrt(n):.2f} (
 
 # %% [markdown]
 # Both bars compare a model with itself, so neither is disturbed by its blur. As codes (blue)
-# nothing gives the three VAEs away: each latent by itself has the mean, the spread and the
-# squares of N(0, 1). Yet their images do (orange): what the draws get wrong is how latents go
-# *together*, and the decoder, which knows which combinations occur, shows it. Those are the holes
-# of a VAE: small, and between the axes. The linear VAE has none, for the cloud of a linear
-# encoder is as round as the prior, at the price of images that are hardly images. Without the KL
-# term there is nothing but holes.
+# nothing gives the three VAEs away: each latent by itself has the mean, the spread and the squares
+# of N(0, 1). Yet their images do (orange): what the draws get wrong is how latents go *together*,
+# and the decoder, which knows which combinations occur, shows it. Those are the holes of a VAE:
+# small, and between the axes. (The linear VAE's go unseen: this classifier knows means and spreads,
+# which its codes share with N(0, 1) by construction, and the images are described by what the
+# linear VAE itself says of them. To a sharper eye its codes are no round cloud either.) With next
+# to no KL term the codes are not where N(0, 1) draws, nor on its scale, and every draw is told at
+# once (00 draws from where they are).
 #
 # ## What do the latents know?
 #
 # Every shape was drawn from factors: its kind, colour, place, size, angle, the light. Encode
-# images, lay a linear map from mu to each factor, and ask on images it has not seen. *Which factors
-# do you expect to be easy, and is anything lost against the pixels themselves?*
+# images, lay a linear map from z to each factor, and ask on images it has not seen. It is a draw
+# from the posterior that is asked, which is all that a decoder hears. (The means know more: even a
+# latent that has fallen silent leans a hair towards its image, and a ruler that scales each latent
+# to 1 makes a shout of it.) *Which factors do you expect to be easy, and is anything lost against
+# the pixels themselves?*
 
 
 # %%
@@ -170,7 +175,7 @@ def targets_of(factors):
 
 images, factors = synthetic.shapes(6_000, seed + 9, size)
 targets = targets_of(factors)
-views = {name: posterior_means(model, images).numpy() for name, model in models.items()}
+views = {name: posterior_draws(model, images).numpy() for name, model in models.items()}
 pixels = torch.nn.functional.avg_pool2d(images / 255, size // 16).flatten(1).numpy()
 views["pixels"] = pixels
 learn, ask = slice(0, 5_000), slice(5_000, None)
@@ -195,13 +200,14 @@ plt.show()
 known.round(2)
 
 # %% [markdown]
-# Colour and light lie open in every code. Where the models part is geometry: the CVAE's latents
-# tell place and size, the latter more plainly than the pixels themselves; the FC-VAE has kept
-# half of the size and next to nothing of the angle. Its blurred edges in 01 are the same thing,
-# seen from the other side. The angle is hard for everyone, since a disc has none.
+# Colour and light lie most open. Place the CVAE tells far better than the other two, as if it had
+# kept a map; the FC-VAE has the least of everything, and next to nothing of the size. Nobody's
+# draws tell the angle: each kind turns in a direction of its own, and one ruler for all kinds
+# misses them.
 #
-# That the almost free code (KL × 0.0001) knows no more than the CVAE says what its many nats are
-# spent on: not on what these images are made of.
+# The almost free code (KL × 0.0001) tells nearly all that the pixels tell. That is what its many
+# nats buy, and what the others save: where a nat has its price, a code keeps what pays in squared
+# error, and the kind of a shape pays little.
 #
 # ## And of photographs?
 #
@@ -212,33 +218,33 @@ known.round(2)
 
 # %% tags=["report"]
 answers = tuned(read_results(PROJECT / "figures" / "answer.csv"))
+permuted = answers[answers["dataset"].str.contains("permuted1")]
 figure, axes = figures.panels(1, "The class read off mu, test images of CIFAR-10 (JPEG)", (11, 5))
-for name, own in answers.groupby("model"):
-    model, permuted = MODELS[name], own["dataset"].str.contains("permuted")
-    for chosen, face, how in ((~permuted, model.colour, ""), (permuted, "none", ", permuted")):
-        losses, accuracy = own[chosen]["test_loss"], own[chosen]["class_accuracy"]
-        if len(losses):
-            style = {"mfc": face, "mec": model.colour, "ms": 9, "label": model.title + how}
-            axes[0, 0].plot(losses, accuracy, "o", **style)
+for chosen, how in ((as_it_is(answers), ""), (permuted, ", permuted")):
+    for name, own in chosen.groupby("model"):
+        colour, title = MODELS[name].colour, MODELS[name].title
+        style = {"mfc": "none" if how else colour, "mec": colour, "ms": 9, "label": title + how}
+        axes[0, 0].plot(own["test_loss"], own["class_accuracy"], "o", **style)
 axes[0, 0].set(xlabel="test loss, nats per image", ylabel="share of the classes that it gets right")
 axes[0, 0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
 # Look at the encoders. What has a convolutional one stands highest, even where its decoder is fully
-# connected and its loss no good; what has a fully connected one stays below, even where long
-# training has brought its loss down to that of a CVAE. So loss and knowledge are two things: the
-# loss asks for pixels, and a matrix is a good painter of pixels. With the pixels of its images
-# permuted, the CVAE knows least of all.
+# connected and its loss no good; what has a fully connected one stays below, but for a seed, even
+# where long training has brought its loss down to that of a CVAE. So loss and knowledge are two
+# things: the loss asks for pixels, and a matrix is a good painter of pixels. With permuted pixels
+# every model with a convolutional decoder knows less, whichever its encoder. (Here it is the means
+# that are asked, so this is what an encoder has seen rather than what it sends.)
 #
 # ## Is a latent a factor?
 #
-# *Does one dimension carry the colour, another the place?* The share of each latent's variance
-# (the 24 that the CVAE uses most) that each factor explains:
+# *Does one dimension carry the colour, another the place?* The share of each latent's variance that
+# a linear map from each factor explains, for the latents that the CVAE uses:
 
 # %%
-mu = views["CVAE"]
-used = np.argsort(mu.var(0))[::-1][:24]
+mu = posterior_means(models["CVAE"], images).numpy()
+used = np.argsort(mu.var(0))[::-1][: int((mu.var(0) > 0.01).sum())]
 shares = {}
 for factor, values in targets.items():
     predicted = regression(values[learn], mu[learn][:, used], values[ask])
@@ -249,17 +255,18 @@ shown = axes[0, 0].imshow(np.clip(list(shares.values()), 0, 1), cmap="viridis", 
 axes[0, 0].set_yticks(range(len(shares)), shares)
 axes[0, 0].set(xlabel="latent, the most used first")
 axes[0, 0].grid(visible=False)
-figure.colorbar(shown, ax=axes, label="share of its variance")
+figure.colorbar(shown, ax=axes, label="share of its variance, linear")
 plt.show()
 strongest = max(share.max() for share in shares.values())
 print(f"no factor explains more than {strongest:.2f} of a latent's variance")
 
 # %% [markdown]
-# A few: the background has two latents nearly for itself, the light one. Others, like the size, are
-# spread thinly over a dozen. Nothing in the loss asks for axes: the prior looks the same from every
-# side, and turned about, the latents would be as good. Measures of disentanglement that expect one
-# factor on one axis ask for something that this model was never made for. The factor is there, but
-# as a *direction*.
+# A few: the background has two latents nearly for itself, the light more than half of one. Others,
+# like the size, are spread thinly over several. The prior looks the same from every side, and the
+# only axes that the loss asks for are those along which the encoder may blur (the posterior is
+# diagonal; Rolinek et al. 2019, arXiv:1812.06775): axes of the images, as principal components are,
+# and not of the factors. Measures of disentanglement that expect one factor on one axis ask for
+# something that this model was never made for. The factor is there, but as a *direction*.
 #
 # ## Turn the knob
 #
@@ -281,10 +288,10 @@ figures.image_rows(rows, "One image, moved along the direction of a factor (CVAE
 plt.show()
 
 # %% [markdown]
-# At 0 stands the image as it was encoded; 1 is the distance between small and large. Close to 0
-# the knobs do what their names say. Far away they leave the cloud, and other things change with
-# them: a moon that is moved too far becomes a ring. The angle, of which a linear map reads so
-# little, hardly turns.
+# At 0 stands the image as it was encoded; 1 is the distance between small and large. Close to 0 the
+# knobs do what their names say. Far away they leave the cloud, and other things change with them: a
+# moon that is moved too far becomes a ring. The angle hardly turns, since the direction is a mean
+# over kinds that turn in different ones. (The light is where it comes from, left to right.)
 #
 # ## Now you
 #

@@ -1,4 +1,4 @@
-"""`make answer`: the runs behind 06 and 07, at equal budgets and with a rate that falls to 0.
+"""`make answer`: the runs behind 06 to 08, at equal budgets and with a rate that falls to 0.
 
 Epochs of different models that stand in one line cost about as many operations.
 """
@@ -16,11 +16,15 @@ GRIDS = (
     # The learning rate is tuned at the smallest budget, with a seed that is not used again.
     "model=conv max_epochs=8 learning_rate=5e-4,1e-3,2e-3,4e-3,8e-3 seed=10",
     "model=fc max_epochs=23 learning_rate=2.5e-4,5e-4,1e-3,2e-3 seed=10",
-    # Equal budgets: about as many operations. The same with half the width in every layer.
+    # Equal budgets: about as many operations. The same with half and twice the width.
     "model=conv max_epochs=8,16,32 learning_rate=2e-3 seed=0,1,2,3,4",
     "model=fc max_epochs=23,46,92 learning_rate=5e-4 seed=0,1,2,3,4",
+    "model=conv max_epochs=64 learning_rate=2e-3 seed=0,1,2",
+    "model=fc max_epochs=184 learning_rate=5e-4 seed=0,1,2",
     "model=conv-half max_epochs=28 learning_rate=2e-3 seed=0,1,2",
-    "model=fc-half max_epochs=55 learning_rate=5e-4 seed=0",
+    "model=fc-half max_epochs=55 learning_rate=5e-4 seed=0,1,2",
+    "model=conv-double max_epochs=2 learning_rate=2e-3 seed=0,1,2",
+    "model=fc-double max_epochs=12 learning_rate=5e-4 seed=0,1,2",
     "model=linear max_epochs=1 seed=0",
     # The rungs between the two.
     "model=fc-conv,conv-fc max_epochs=12 learning_rate=5e-4,1e-3 seed=0",
@@ -32,13 +36,19 @@ GRIDS = (
     "model=conv max_epochs=8 learning_rate=2e-3 permuted=1 seed=0,1,2",
     "model=fc max_epochs=23 learning_rate=5e-4 permuted=1 seed=0,1,2",
     "model=fc-conv,conv-fc max_epochs=12 learning_rate=1e-3 permuted=1 seed=0,1,2",
-    "model=local max_epochs=8 learning_rate=1e-3 permuted=1 seed=0",
-    "model=conv max_epochs=8 learning_rate=2e-3 permuted=0.1,0.25,0.5 seed=0",
-    "model=fc max_epochs=23 learning_rate=5e-4 permuted=0.1,0.25,0.5 seed=0",
+    "model=local max_epochs=8 learning_rate=1e-3 permuted=1 seed=0,1,2",
+    "model=conv max_epochs=8 learning_rate=2e-3 permuted=0.1,0.25,0.5 seed=0,1,2",
+    "model=fc max_epochs=23 learning_rate=5e-4 permuted=0.1,0.25,0.5 seed=0,1,2",
+    # Other weights of the KL term.
+    "model=conv max_epochs=8 learning_rate=2e-3 beta=0.01,0.03,0.1,0.3,3,10 seed=0",
+    "model=conv max_epochs=32 learning_rate=2e-3 beta=0.1,10 seed=0",
+    "model=fc max_epochs=23 learning_rate=5e-4 beta=0.01,0.03,0.1,0.3,3,10 seed=0",
+    "model=fc max_epochs=92 learning_rate=5e-4 beta=0.1,10 seed=0",
+    "model=linear max_epochs=1 beta=0.01,0.03,0.1,0.3,3,10 seed=0",
     # A share of the training images; what is kept is what the validation images liked best.
     *(
         f"model={model} max_epochs={epochs} learning_rate={rate} fraction={share} "
-        "monitor=validation seed=0,1"
+        "monitor=validation seed=0,1,2"
         for model, rate, budgets in (("conv", 2e-3, (40, 80, 160)), ("fc", 5e-4, (115, 230, 460)))
         for share, epochs in zip((0.2, 0.06, 0.02), budgets, strict=True)
     ),

@@ -16,7 +16,7 @@ from study.pages import TEMPLATES
 from study.runs import Settings, Task, study_tasks
 from vae_core import __version__, figures, tables
 from vae_core.checkpoints import Run, write_run
-from vae_core.evaluation import evaluate, importance_weighted_bound
+from vae_core.evaluation import evaluate, importance_weighted_bound, operations
 from vae_core.experiment import published_runs, set_aside, training_code
 from vae_core.latent import imagine
 from vae_core.models import MODELS
@@ -138,8 +138,13 @@ def _compared(chosen: pd.DataFrame) -> dict[str, pd.DataFrame]:
     if losses.reindex(tables.BOTH).isna().any(axis=None):
         lack = "runs of both models, on images in order and on permuted ones"
         raise ValueError(f"the answer lacks {lack}; take the table of make answer")
+    latents = chosen["latent_dim"].iloc[0]
+    cost = {name: operations(MODELS[name](latents, (3, 32, 32))) for name in tables.BOTH}
+    budgets = tables.at_equal_budgets(chosen, cost)
+    if budgets.empty:
+        raise ValueError("the answer lacks budgets of the two models that enclose one another's")
     return {
-        "budgets": tables.at_equal_budgets(chosen),
+        "budgets": budgets,
         "minutes": tables.at_equal_minutes(chosen),
         "ordered": losses[0.0].dropna(),
         "permuted": losses[1.0].dropna(),

@@ -1,7 +1,7 @@
 """Results and claims as pandas data frames."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -262,48 +262,63 @@ def by_permutation(frame: pd.DataFrame) -> pd.DataFrame:
     return found.reindex([name for name in LADDER if name in found.index])
 
 
-def at_equal_budgets(frame: pd.DataFrame) -> pd.DataFrame:
+def losses_at(own: pd.DataFrame, epochs: float, part: str = "test") -> list[float]:
+    """Return a model's loss for each seed at a number of epochs between those it was trained for.
+
+    Between two budgets it is interpolated over the logarithm of the epochs. Only seeds that have
+    both count; outside the budgets there are none.
+    """
+    curve = own.pivot(index="epochs", columns="seed", values=f"{part}_loss")
+    below, above = curve.index[curve.index <= epochs], curve.index[curve.index >= epochs]
+    if below.empty or above.empty:
+        return []
+    near = curve.loc[sorted({below.max(), above.min()})].dropna(axis="columns")
+    return [float(np.interp(math.log(epochs), np.log(near.index), near[k])) for k in near]
+
+
+def at_equal_budgets(frame: pd.DataFrame, cost: Mapping[str, float]) -> pd.DataFrame:
     """Compare the two models at each budget: test losses, and how much lower the CVAE's is.
 
-    The k-th smallest number of epochs of one model goes with the k-th smallest of the other. The
+    `cost` is that of an epoch of each, in operations or in time. A row is a budget of one model
+    that the other's budgets enclose; the other's loss is interpolated there (`losses_at`). The
     difference is that of `difference`. Runs on permuted images and on fractions of a set are left
     out.
     """
-    frame = as_it_is(frame)
-    losses = [frame[frame["model"] == name].groupby("epochs")["test_loss"] for name in BOTH]
-    rows = []
-    for (small, conv), (large, fc) in zip(*losses, strict=False):
+    frame, rows = as_it_is(frame), {}
+    runs = {name: frame[frame["model"] == name] for name in BOTH}
+    for name in BOTH:
+        for epochs in runs[name]["epochs"].unique():
+            spent = {other: epochs * cost[name] / cost[other] for other in BOTH}
+            losses = [losses_at(runs[other], spent[other]) for other in BOTH]
+            # Inside, the FC-VAE's budgets are enough; at the ends, the CVAE's may be all there is.
+            inside = runs["conv"]["epochs"].min() < epochs < runs["conv"]["epochs"].max()
+            if all(losses) and not (name == "conv" and inside):
+                rows[epochs * cost[name]] = [*(f"{spent[other]:.3g}" for other in BOTH), *losses]
+    shown = []
+    for _, (small, large, conv, fc) in sorted(rows.items()):
         counted = len(conv) if len(conv) == len(fc) else f"{len(conv)} and {len(fc)}"
-        rows.append([small, large, spread(conv), spread(fc), counted, difference(fc, conv)])
+        shown.append([small, large, spread(conv), spread(fc), counted, difference(fc, conv)])
     titles = [MODELS[name].title for name in BOTH]
     columns = [*(f"{title}, epochs" for title in titles), *(f"{title}, loss" for title in titles)]
-    return pd.DataFrame(rows, columns=[*columns, "seeds", "difference"])
+    return pd.DataFrame(shown, columns=[*columns, "seeds", "difference"])
 
 
 def at_equal_minutes(frame: pd.DataFrame) -> pd.DataFrame:
     """Compare the two models at equal time, on each processor on which both were trained.
 
-    Beside each number of epochs of the FC-VAE stands the largest of the CVAE's that took at most a
-    fifth longer, by the median time of an epoch; the losses are those of all seeds, wherever they
-    were trained.
+    An epoch takes its median time there; the losses are those of all seeds, wherever they were
+    trained.
     """
-    frame = as_it_is(frame)
-    losses, rows = frame.groupby(["model", "epochs"])["test_loss"].agg(list), []
+    frame, tables = as_it_is(frame), []
     for processor, own in frame.groupby("processor"):
         an_epoch = own.groupby("model")["seconds_per_epoch"].median() / 60
-        if not {*BOTH} <= {*an_epoch.index}:
-            continue
-        for large in own[own["model"] == "fc"]["epochs"].sort_values().unique():
-            minutes = large * an_epoch["fc"]
-            affordable = own[own["model"] == "conv"]["epochs"]
-            affordable = affordable[affordable * an_epoch["conv"] <= 1.2 * minutes]
-            if len(affordable):
-                small = affordable.max()
-                apart = difference(losses["fc"][large], losses["conv"][small])
-                told = f"{small} in {small * an_epoch['conv']:.1f}", f"{large} in {minutes:.1f}"
-                rows.append([processor, *told, apart])
-    titles = [f"{MODELS[name].title}, epochs in minutes" for name in BOTH]
-    return pd.DataFrame(rows, columns=["processor", *titles, "difference"])
+        if {*BOTH} <= {*an_epoch.index}:
+            table = at_equal_budgets(frame, an_epoch)
+            minutes = table["FC-VAE, epochs"].astype(float) * an_epoch["fc"]
+            table.insert(0, "minutes", minutes.round(1))
+            table.insert(0, "processor", processor)
+            tables.append(table)
+    return pd.concat(tables) if tables else pd.DataFrame(columns=["processor", "difference"])
 
 
 def claims_table(frame: pd.DataFrame) -> pd.DataFrame:
