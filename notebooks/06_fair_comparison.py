@@ -32,6 +32,7 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator
 
 from vae_core import figures
 from vae_core.data import facts, load_dataset
@@ -114,8 +115,9 @@ for name in cost:
 for axis in axes[0]:
     axis.axhline(linear, color=MODELS["linear"].colour, linestyle="--", label="linear VAE")
     axis.set(xscale="log", ylabel="test loss, nats per image")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("")
     axis.legend(fontsize=9)
 axes[0, 0].set(xlabel="operations of the training, in 10¹²")
 axes[0, 1].set(xlabel="minutes, two trainings side by side, a core each")

@@ -88,10 +88,10 @@ for (name, epochs), points in table.groupby(["model", "max_epochs"]):
     look = {"color": model.colour, "linestyle": "-" if longest else "--", "marker": "o"}
     label = model.title if name == "linear" else f"{model.title}, {epochs} epochs"
     axes[0].plot(points["test_kl"], points["test_reconstruction"], label=label, **look)
-    above = points.set_index("beta")["test_loss"] - solved["test_loss"]
+    above = (points.set_index("beta")["test_loss"] - solved["test_loss"]).dropna()
     axes[1].plot(above.index, above, label=label, **look)
     if name != "linear":
-        told = ", ".join(f"{value:+.1f} at β {beta:g}" for beta, value in above.dropna().items())
+        told = ", ".join(f"{value:+.1f} at β {beta:g}" for beta, value in above.items())
         print(f"{label}: {told}")
 for beta, rate, error in solved[["test_kl", "test_reconstruction"]].itertuples():
     text = {"xytext": (-4, -14), "textcoords": "offset points", "ha": "right", "fontsize": 9}

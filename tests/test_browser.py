@@ -1,13 +1,14 @@
 """The explorer's page in a real browser: the system's Chromium, for nothing is downloaded."""
 
 import os
+import re
 import shutil
 import statistics
 
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from study.explorer import PAGE, write_explorer
 from study.pages import TEMPLATES
@@ -129,7 +130,7 @@ def test_the_keyboard_reaches_and_moves_everything(opened):
     for key, value in {"End": 3, "Home": -3, "PageUp": -2.4, "ArrowRight": -2.3}.items():
         page.keyboard.press(key)
         assert float(slider.input_value()) == pytest.approx(value), key
-    assert slider.get_attribute("aria-valuetext").startswith("-2.3 standard")
+    expect(slider).to_have_attribute("aria-valuetext", re.compile("^-2.3 standard"))
 
 
 def test_a_find_can_be_shared_and_nonsense_is_forgiven(opened):

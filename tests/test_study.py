@@ -264,13 +264,17 @@ def test_publishing_an_answer_leaves_the_study_as_it_is(settings, home, monkeypa
     publish.publish(settings)
     monkeypatch.setattr(publish, "draw", lambda *_: [])
     monkeypatch.setattr(answer, "SHOWN", ("model=conv,fc max_epochs=1",))
-    grids = (*answer.SHOWN, "model=conv,fc max_epochs=1 permuted=1")
+    grids = (*answer.SHOWN, "model=fc max_epochs=4", "model=conv,fc max_epochs=1 permuted=1")
     rows = [done.row for done in in_turn(answer.tasks(settings, grids), settings)]
     table, published = home / "found.csv", settings.checkpoints / "published"
     before, study = contents(published), (home / "figures" / "results.csv").read_bytes()
 
-    write_results(table, rows[:2])  # without the permuted ones
+    write_results(table, rows[:3])  # without the permuted ones
     with pytest.raises(ValueError, match="on images in order and on permuted ones"):
+        publish.publish(replace(settings, results=table))
+    assert contents(published) == before
+    write_results(table, rows[:2] + rows[3:])
+    with pytest.raises(ValueError, match="enclose one another's"):
         publish.publish(replace(settings, results=table))
     assert contents(published) == before
 
@@ -281,7 +285,7 @@ def test_publishing_an_answer_leaves_the_study_as_it_is(settings, home, monkeypa
     assert len({Path(name).parent for name in after.keys() - before.keys()}) == 2
     assert (home / "figures" / "results.csv").read_bytes() == study
     found = read_results(home / "figures" / "answer.csv")
-    assert len(found) == 4 and found["rounding"].notna().sum() == 2
+    assert len(found) == 5 and found["rounding"].notna().sum() == 2
     assert (home / "figures" / "ladder.png").exists()
     readme = (home / "README.md").read_text()
     assert "pixels of all images permuted alike" in readme and "**At equal budgets.**" in readme
@@ -295,9 +299,9 @@ def test_publishing_an_answer_leaves_the_study_as_it_is(settings, home, monkeypa
     monkeypatch.setattr(answer, "PUBLISHED", home / "figures" / "answer.csv")
     monkeypatch.setattr(answer, "GRIDS", (*grids, "model=conv max_epochs=1 seed=1"))
     assert answer.command(replace(settings, report=home / "report")) == 0
-    assert "4 of 5 runs are in" in capsys.readouterr().out
+    assert "5 of 6 runs are in" in capsys.readouterr().out
     more = read_results(home / "report" / "answer.csv")
-    assert more[:4].equals(found) and more["seed"].tolist() == [0, 0, 0, 0, 1]
+    assert more[:5].equals(found) and more["seed"].tolist() == [0, 0, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("lack", ["model", "run", "row", "disk", "weights", "mark"])
