@@ -262,13 +262,13 @@ def by_permutation(frame: pd.DataFrame) -> pd.DataFrame:
     return found.reindex([name for name in LADDER if name in found.index])
 
 
-def losses_at(own: pd.DataFrame, epochs: float, part: str = "test") -> list[float]:
-    """Return a model's loss for each seed at a number of epochs between those it was trained for.
+def losses_at(own: pd.DataFrame, epochs: float) -> list[float]:
+    """Return a model's test loss for each seed at a number of epochs between its trainings'.
 
     Between two budgets it is interpolated over the logarithm of the epochs. Only seeds that have
     both count; outside the budgets there are none.
     """
-    curve = own.pivot(index="epochs", columns="seed", values=f"{part}_loss")
+    curve = own.pivot(index="epochs", columns="seed", values="test_loss")
     below, above = curve.index[curve.index <= epochs], curve.index[curve.index >= epochs]
     if below.empty or above.empty:
         return []
