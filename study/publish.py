@@ -139,8 +139,8 @@ def _compared(chosen: pd.DataFrame) -> dict[str, pd.DataFrame]:
         lack = "runs of both models, on images in order and on permuted ones"
         raise ValueError(f"the answer lacks {lack}; take the table of make answer")
     latents = chosen["latent_dim"].iloc[0]
-    cost = {name: operations(MODELS[name](latents, (3, 32, 32))) for name in tables.BOTH}
-    budgets = tables.at_equal_budgets(chosen, cost)
+    cost = {name: operations(MODELS[name](latents, (3, 32, 32))) / 1e9 for name in tables.BOTH}
+    budgets = tables.at_equal_budgets(chosen, cost, "operations an image, 10⁹")
     if budgets.empty:
         raise ValueError("the answer lacks budgets of the two models that enclose one another's")
     return {

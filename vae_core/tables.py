@@ -276,13 +276,13 @@ def losses_at(own: pd.DataFrame, epochs: float) -> list[float]:
     return [float(np.interp(math.log(epochs), np.log(near.index), near[k])) for k in near]
 
 
-def at_equal_budgets(frame: pd.DataFrame, cost: Mapping[str, float]) -> pd.DataFrame:
+def at_equal_budgets(frame: pd.DataFrame, cost: Mapping[str, float], unit: str) -> pd.DataFrame:
     """Compare the two models at each budget: test losses, and how much lower the CVAE's is.
 
-    `cost` is that of an epoch of each, in operations or in time. A row is a budget of one model
-    that the other's budgets enclose; the other's loss is interpolated there (`losses_at`). The
-    difference is that of `difference`. Runs on permuted images and on fractions of a set are left
-    out.
+    `cost` is that of an epoch of each, in `unit`, which heads the column of the budgets. A row is a
+    budget of one model that the other's budgets enclose; the other's loss is interpolated there
+    (`losses_at`). The difference is that of `difference`. Runs on permuted images and on fractions
+    of a set are left out.
     """
     frame, rows = as_it_is(frame), {}
     runs = {name: frame[frame["model"] == name] for name in BOTH}
@@ -295,12 +295,13 @@ def at_equal_budgets(frame: pd.DataFrame, cost: Mapping[str, float]) -> pd.DataF
             if all(losses) and not (name == "conv" and inside):
                 rows[epochs * cost[name]] = [*(f"{spent[other]:.3g}" for other in BOTH), *losses]
     shown = []
-    for _, (small, large, conv, fc) in sorted(rows.items()):
+    for budget, (small, large, conv, fc) in sorted(rows.items()):
         counted = len(conv) if len(conv) == len(fc) else f"{len(conv)} and {len(fc)}"
-        shown.append([small, large, spread(conv), spread(fc), counted, difference(fc, conv)])
+        row = [f"{budget:.3g}", small, large, spread(conv), spread(fc), counted]
+        shown.append([*row, difference(fc, conv)])
     titles = [MODELS[name].title for name in BOTH]
     columns = [*(f"{title}, epochs" for title in titles), *(f"{title}, loss" for title in titles)]
-    return pd.DataFrame(shown, columns=[*columns, "seeds", "difference"])
+    return pd.DataFrame(shown, columns=[unit, *columns, "seeds", "difference"])
 
 
 def at_equal_minutes(frame: pd.DataFrame) -> pd.DataFrame:
@@ -313,12 +314,10 @@ def at_equal_minutes(frame: pd.DataFrame) -> pd.DataFrame:
     for processor, own in frame.groupby("processor"):
         an_epoch = own.groupby("model")["seconds_per_epoch"].median() / 60
         if {*BOTH} <= {*an_epoch.index}:
-            table = at_equal_budgets(frame, an_epoch)
-            minutes = table["FC-VAE, epochs"].astype(float) * an_epoch["fc"]
-            table.insert(0, "minutes", minutes.round(1))
-            table.insert(0, "processor", processor)
-            tables.append(table)
-    return pd.concat(tables) if tables else pd.DataFrame(columns=["processor", "difference"])
+            tables.append(at_equal_budgets(frame, an_epoch, "minutes"))
+            tables[-1].insert(0, "processor", processor)
+    nothing = pd.DataFrame(columns=["processor", "difference"])
+    return pd.concat(tables or [nothing], ignore_index=True)
 
 
 def claims_table(frame: pd.DataFrame) -> pd.DataFrame:
