@@ -68,9 +68,10 @@ figures.image_rows(rows, f"Draw 4, one latent at a time, {alone.dataset['title']
 plt.show()
 
 # %% [markdown]
-# Nobody told the model what a dimension should mean. The KL says how much it *says*, in nats per
-# image, and what is said first is what saves the most squared error: large areas, light against
-# dark. What we would call meaning comes later, and mixed.
+# All eight change the light: behind her, on all of her, from one side, on the hair. Eyes and mouth
+# stay where they are. Nobody told the model what a dimension should mean. The KL says how much it
+# *says*, in nats per image, and what is said first is what saves the most squared error: large
+# areas, light against dark. What we would call meaning comes later, and mixed.
 #
 # ## Does a dimension do the same everywhere?
 #
@@ -93,16 +94,18 @@ plt.show()
 #
 # Draw 4 in the CVAE's latent space and draw 4 in the FC-VAE's have nothing to do with each other:
 # each model has laid out its space by itself. What both know is *images*. So encode the same two
-# images with both, and walk from one to the other in each.
+# images with both, and walk from one to the other in each. *Where do the two disagree: at the ends,
+# which are what each can say of an image, or on the way?*
 
 # %% tags=["report"]
 both = explore(*pair, dataset=data)
 both.go(A="image 1", B="image 8")
 
 # %% [markdown]
-# The first row is the model that you move, the CVAE. *Where do the two disagree: at the ends, which
-# are what each can say of an image, or on the way?* Choose the other model above the image, and
-# its own busiest dimensions are the sliders.
+# At the ends: the FC-VAE says less of an image, and most clearly so at B. The way adds nothing of
+# its own; each fades from what it has at one end to what it has at the other. (Both images were
+# imagined by the CVAE, which has the easier part.) The first row is the model that you move. Choose
+# the other one above the image, and its own busiest dimensions are the sliders.
 #
 # ## Back into Python
 #
@@ -118,6 +121,9 @@ print(
 )
 
 # %% [markdown]
+# Half-way between two draws on a straight line, z is shorter than a draw, by about √2 (03): the two
+# are nearly at right angles. Tick "along the sphere", and it is as long as they are.
+#
 # ## Now you
 #
 # Choose two ends, a way, and how far to move the busiest dimension.
@@ -126,9 +132,11 @@ print(
 here, there, far = "draw 11", "draw 12", 2.5
 explorer.go(A=here, B=there)
 explorer.spherical = True
+half_way = explorer.image()
 explorer.moves[explorer.name][first] = far
+moved = torch.stack([half_way, explorer.image()])
 figures.image_rows(
-    {"the way": explorer.strip(explorer.name), "moved": explorer.image()[None]},
+    {"the way": explorer.strip(explorer.name), f"half-way, and\n{far:+g} from there": moved},
     f"From {here} to {there} along the sphere, and half-way moved along latent {first}",
 )
 plt.show()

@@ -53,7 +53,7 @@ def write_explorer(settings: Settings, tasks: list[Task], templates: Environment
     runs = [run for run, _ in shown.values()]
     first = runs[0].model
     strip = as_bytes(interpolate(first, *prior_draws(first, 2, seed=5)))
-    strip = png(torch.cat([*strip], dim=-1), scale=3)
+    strip = png(torch.cat([*strip], dim=-1))
     names = ("explore.html.j2", "explore.js", "explore.css", "base.html.j2", "style.css")
     sources = [templates.loader.get_source(templates, name)[0] for name in names]
     sources += [Path(__file__).read_text("utf-8"), __version__, *shown]

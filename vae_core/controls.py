@@ -21,11 +21,10 @@ ENDS = ("A", "B")
 HINT = "draw 7, image 7, or a file"
 
 
-def png(image: Tensor, scale: int = 1) -> str:
-    """Return a uint8 image [3, H, W] as base64 of a PNG, each pixel a square of `scale`."""
-    file, picture = io.BytesIO(), Image.fromarray(image.permute(1, 2, 0).numpy())
-    size = picture.width * scale, picture.height * scale
-    picture.resize(size, Image.Resampling.NEAREST).save(file, "png")
+def png(image: Tensor) -> str:
+    """Return a uint8 image [3, H, W] as base64 of a PNG."""
+    file = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "png")
     return base64.b64encode(file.getvalue()).decode()
 
 

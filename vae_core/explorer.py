@@ -6,13 +6,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 from IPython import get_ipython
+from IPython.core.pylabtools import print_figure
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
+from vae_core import figures
 from vae_core.checkpoints import Run
-from vae_core.controls import Controls, png
+from vae_core.controls import Controls
 from vae_core.data import Dataset
 from vae_core.data.files import MAX_BYTES, decode
 from vae_core.evaluation import posterior_statistics
@@ -161,12 +164,12 @@ class Explorer:
         return f"{self.name}: from {self.ends['A']} to {self.ends['B']}, alpha = {self.mix:.2f}"
 
     def _repr_mimebundle_(self, **_):
-        rows = [torch.cat([*self.strip(name)], dim=-1) for name in self.shown]
-        picture = png(torch.cat(rows, dim=-2), scale=max(1, 96 // self.images.shape[-2]))
-        static = {"text/plain": repr(self), "image/png": picture}
-        if not watched():
-            return static
-        return {**Controls(self).box._repr_mimebundle_(), **static}
+        title = f"From {self.ends['A']} to {self.ends['B']}"
+        rows = {name.replace(", ", ",\n", 1): self.strip(name) for name in self.shown}
+        figure = figures.strips(rows, title)
+        static = {"text/plain": repr(self), "image/png": print_figure(figure, base64=True)}
+        plt.close(figure)
+        return {**(Controls(self).box._repr_mimebundle_() if watched() else {}), **static}
 
 
 def own_image(path: str, size: int) -> Tensor:
