@@ -9,21 +9,25 @@
 # %% [markdown]
 # # Why are the images blurry, and what does sharp cost?
 #
-# Whoever trains a VAE asks this first. The answer is a price: a VAE describes an image in nats, and
-# leaves out whatever saves less squared error than its description costs. The price is ours to set.
-# It is β, the weight of the KL term (Higgins et al. 2017; Alemi et al. 2018, arXiv:1711.00464).
+# Whoever trains a VAE asks this first. A VAE describes an image in nats (1 nat = 1.44 bits), and
+# leaves out whatever saves less squared error than its description costs. What is left out, the
+# decoder answers with the *mean* of all that it could have been, and a mean is blurred. The price
+# of a nat is ours to set. It is β, the weight of the KL term (Higgins et al. 2017; Alemi et al.
+# 2018, arXiv:1711.00464).
 
 # %% tags=["parameters"]
 params = "p2"
 dataset = "published"
 seed = 0
-betas = "0.1 1 10"
-max_epochs = 100
+betas = "0.01 0.1 1 10"
+max_epochs = 60
 limit = None
 size = 32
 precision = "auto"
 
 # %%
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -39,22 +43,29 @@ from vae_core.latent import imagine
 from vae_core.models import MODELS
 from vae_core.parameter_sets import parameter_set
 from vae_core.storage import PROJECT
-from vae_core.tables import as_it_is, read_results, result
+from vae_core.tables import TUNING, as_it_is, read_results, result
 
 prices = [float(beta) for beta in betas.split()]
 models = ["linear", "fc", "conv"]
+options = {"seed": seed, "max_epochs": max_epochs, "patience": 0, "schedule": "cosine"}
+rates = {"linear": 5e-4, "fc": 5e-4, "conv": 2e-3}  # those of 06
+own = {name: replace(parameter_set(params), learning_rate=rates[name]) for name in models}
 if dataset == "published":
     # Images of the built-in shapes, which are ours to show; numbers of both data sets
     data, title = load_dataset("shapes"), "CIFAR-10 (JPEG)"
-    conv = {beta: published_run("conv", params, "shapes", seed, beta=beta) for beta in prices}
+    conv = {
+        beta: published_run("conv", own["conv"], "shapes", beta=beta, **options) for beta in prices
+    }
     table = as_it_is(read_results(PROJECT / "figures" / "answer.csv"))
-    table = table[table["model"].isin(models) & (table["seed"] == seed)]
+    table = table[table["model"].isin(models) & (table["seed"] != TUNING)]
     table = table.groupby(["model", "max_epochs"]).filter(lambda own: own["beta"].nunique() > 1)
 else:
     data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
-    title, options = data.title, {"seed": seed, "max_epochs": max_epochs, "precision": precision}
+    title = data.title
     runs = {
-        (name, beta): train_or_load(name, params, data, beta=beta, **options)
+        (name, beta): train_or_load(
+            name, own[name], data, beta=beta, precision=precision, **options
+        )
         for name in models
         for beta in prices
     }
@@ -64,47 +75,56 @@ table = table.sort_values("beta")
 
 # %% tags=["report"]
 rows = {"original": data.test[:10]}
-rows |= {f"β = {beta:g}": run.model.reconstruct(data.test[:10]) for beta, run in conv.items()}
+for beta, run in conv.items():
+    test = run.summary["test"]
+    label = f"β = {beta:g}: {test['kl']:.0f} nats,\nerror {test['reconstruction']:.1f}"
+    rows[label] = run.model.reconstruct(data.test[:10])
 figures.image_rows(rows, f"The same images at different prices: CVAE {params}, {data.title}")
 plt.show()
 
 # %% [markdown]
-# The network of the last row has the same layers as that of the first. It was told that a nat is
-# dear.
+# Four networks of the same layers, trained equally often. To the first a nat costs a hundredth of a
+# squared error, and it describes each image at length; to the last it costs ten, and for that there
+# is a colour to be said and hardly a kind. In between they leave out what pays least, the sharpness
+# of an edge first.
 #
 # ## What does a nat buy?
 #
 # Give the blur a scale. To the right: the *rate*, what a model says about an image in nats (the KL
-# term). Upwards: the *distortion*, the squared error that remains. A training at β looks for the
-# point with the least distortion + β · rate. *All points of the dotted curve are worth the same at
-# β = 1. Where will the line of the model whose loss that is meet it, and may it cross?*
+# term, which bounds from above what the latents tell of it). Upwards: the *distortion*, the squared
+# error that remains. A training at β looks for the point with the least distortion + β · rate. The
+# images above are the built-in shapes, which are ours to show; these numbers are of photographs.
+# *The dotted curve joins all points that cost as much as the linear VAE's at β = 1. Where does the
+# linear VAE's line meet it, and may it cross?*
 
 # %% tags=["report"]
 figure, (axes,) = figures.panels(2, f"Rate and distortion on the test images, {title}", (14, 6.5))
-solved = table[table["model"] == "linear"].set_index("beta")
+solved, price = table[table["model"] == "linear"].set_index("beta"), prices[len(prices) // 2]
+same = solved.at[price, "test_loss"]
 for (name, epochs), points in table.groupby(["model", "max_epochs"]):
-    model = MODELS[name]
+    model, shown = MODELS[name], points[points["seed"] == seed].set_index("beta")
     longest = epochs == table["max_epochs"][table["model"] == name].max()
     look = {"color": model.colour, "linestyle": "-" if longest else "--", "marker": "o"}
     label = model.title if name == "linear" else f"{model.title}, {epochs} epochs"
-    axes[0].plot(points["test_kl"], points["test_reconstruction"], label=label, **look)
-    above = (points.set_index("beta")["test_loss"] - solved["test_loss"]).dropna()
+    axes[0].plot(shown["test_kl"], shown["test_reconstruction"], label=label, **look)
+    above = (shown["test_loss"] - solved["test_loss"]).dropna()
     axes[1].plot(above.index, above, label=label, **look)
     if name != "linear":
+        seeds = points[points["beta"] == price]["test_loss"] - same
+        axes[1].plot([price] * len(seeds), seeds, ".", color=model.colour, alpha=0.5)
         told = ", ".join(f"{value:+.1f} at β {beta:g}" for beta, value in above.items())
         print(f"{label}: {told}")
+look = {"fontsize": 9, "color": LinearVAE.colour, "textcoords": "offset points"}
 for beta, rate, error in solved[["test_kl", "test_reconstruction"]].itertuples():
-    text = {"xytext": (-4, -14), "textcoords": "offset points", "ha": "right", "fontsize": 9}
-    axes[0].annotate(f"β {beta:g}", (rate, error), **text)
-price = prices[len(prices) // 2]
-same = solved.at[price, "test_loss"]
+    axes[0].annotate(f"β {beta:g}", (rate, error), xytext=(-5, -13), ha="right", **look)
 rates = np.linspace(3, 0.85 * same / price, 200)
 label = f"distortion + {price:g} · rate = {same:.0f}"
 axes[0].plot(rates, same - price * rates, "k:", label=label)
 axes[0].set(xscale="log", yscale="log", xlabel="rate: KL, nats per image")
 axes[0].set_ylabel("distortion: squared error per image")
-axes[1].set(xscale="log", xlabel="price of a nat, β")
-axes[1].set_ylabel("loss above that of the linear VAE, nats per image")
+axes[1].axhline(0, color=LinearVAE.colour)
+axes[1].set(xscale="log", xlabel="β, the price of a nat in squared error")
+axes[1].set_ylabel("loss above that of the linear VAE, squared error per image")
 for along in (axes[0].xaxis, axes[0].yaxis, axes[1].xaxis):
     along.set_major_locator(LogLocator(subs=(1, 2, 5) if along.axes is axes[0] else (1,)))
     along.set_major_formatter("{x:g}")
@@ -113,25 +133,39 @@ axes[0].legend(fontsize=10)
 plt.show()
 
 # %% [markdown]
-# It touches, and cannot cross: the dotted curve is the best that β = 1 has to give, so a model's
-# line leaves the point where it stands with the slope −β. To the right of it more would be said
-# than it is worth, to the left less. A curve is a model, a point on it a taste, and *better* is a
-# curve that lies further down and to the left.
+# It touches and does not cross: the linear VAE is solved, so of all that a matrix can say for an
+# image its point at β = 1 is the cheapest at β = 1. On axes that are not logarithmic its line
+# leaves that point with the slope −β: to the right more would be said than it is worth, to the left
+# less. A curve is a model, a point on it a taste, and *better* is a curve that lies further down
+# and to the left. One number at β = 1 compares two models at one price only.
 #
 # The right-hand panel is the same as one number: how much more each pays than a matrix at the same
-# price. After the small budget (dashed; the smallest of 06) both networks pay more than the matrix
-# at *every* price, and the cheaper the nats, the more. After four times as long (three prices) the
-# CVAE is below it everywhere, and the FC-VAE where nats are dear; where they are cheap it is still
-# some ten nats above. Cheap nats ask for detail, and detail is what the FC-VAE is slow to learn.
-# One number at β = 1 compares two models at one price only. (One seed each; in 06 seeds differ by
-# some tenths. The learning rates are those that suit β = 1.)
+# price. (One seed each, but for β = 1, where small dots are the other seeds; they differ by up to a
+# nat, so that less than that is nothing. The learning rates are those that suit β = 1.) After the
+# small budget (dashed; the smallest of 06) both networks pay more than the matrix, and where nats
+# are cheap far more. After four times as long PLANE2
 #
+# Cheap nats ask for detail, and detail takes long to learn: a training that was cut short need not
+# even be the best of its line at its own price.
+
+# %%
+ours = table[(table["seed"] == seed) & (table["model"] != "linear")]
+for (name, epochs), points in ours.groupby(["model", "max_epochs"]):
+    trained = points["beta"].to_numpy()
+    rate, error = points["test_kl"].to_numpy(), points["test_reconstruction"].to_numpy()
+    best = trained[(error + trained[:, None] * rate).argmin(axis=1)]
+    pairs = zip(trained, best, strict=True)
+    told = ", ".join(f"{other:g} at {beta:g}" for beta, other in pairs if beta != other)
+    label = f"{MODELS[name].title}, {epochs} epochs"
+    print(f"{label}, better at a price than the one trained there: {told or 'none'}")
+
+# %% [markdown]#
 # ## The water level
 #
 # For a linear model all of this is two lines of code. The images vary along 3072 directions, some
 # strongly and most hardly at all; β / 2 is a water level. What stands out of the water is
-# described, a latent a direction. What lies below it drowns: it is not described at all, and *that
-# is the blur*. On the built-in shapes, whose directions can be counted here:
+# described, a latent a direction, up to the error that the level allows. What lies below it drowns:
+# it is not described at all. On the built-in shapes, whose directions can be counted here:
 
 # %%
 pixels = data.train.flatten(1).float() / 255
@@ -158,33 +192,48 @@ for beta in prices:
     axes[0, 0].axhline(beta / 2, color="black", linewidth=1)
     text = f"β {beta:g}: {kept} directions stand out"
     axes[0, 0].annotate(text, (300, beta / 2), ha="right", va="bottom", fontsize=10)
-axes[0, 0].set(xlabel="principal direction, the strongest first", ylabel="variance", yscale="log")
+axes[0, 0].set(xlabel="principal direction, the strongest first", yscale="log")
+axes[0, 0].set_ylabel("variance, squared values in [0, 1]")
 plt.show()
 
 # %% [markdown]
-# The linear VAE has to be where those two lines say. *Is it?*
+# The linear VAE has to be where those two lines say. *Is it? And how much more does a network get
+# for its nats, which may bend its directions?*
 
 # %%
 linear = train_or_load("linear", params, data, seed)
-rate, distortion = linear_curve(1.0)
-train = linear.summary["train"]
-print(f"curve at β 1: rate {rate:.1f}, distortion {distortion:.1f}")
-print(f"linear VAE:   rate {train['kl']:.1f}, distortion {train['reconstruction']:.1f}")
+train, strong = linear.summary["train"], variances[:latents]
+print(f"linear VAE at β 1: rate {train['kl']:.1f}, distortion {train['reconstruction']:.1f}")
+for beta, run in conv.items():
+    rate, error = linear_curve(beta)
+    described = np.minimum(strong, beta / 2)[strong > beta / 2].sum()
+    print(f"curve at β {beta:g}: rate {rate:.1f}, distortion {error:.1f}", end=" ")
+    print(f"({described:.1f} of it in described directions);", end=" ")
+    test = run.summary["test"]
+    print(f"CVAE: {test['kl']:.1f}, {test['reconstruction']:.1f}")
 
 # %% [markdown]
+# It is. And the network needs a fraction of the error for as many nats, for it may bend its
+# directions along with the images: a shape that moves is a straight line for nobody but itself.
+# (These are shapes, where there is much to be bent; on photographs, above, the two are nearly
+# even.) At β = 10, where a nat says a colour and little else, there is nothing to be bent, and the
+# matrix is no worse.
+#
 # ## Which details drown?
 #
 # Take the images apart into waves (a discrete cosine transform), coarse ones to the left, fine ones
-# to the right. How much of each wave's power does a reconstruction get right?
+# to the right. How much of each wave's power does a reconstruction get right? (What all images have
+# in common, their mean, is taken off first: that takes no nats.)
 
 
 # %%
 def explained(model, images):
-    """Return the share of the images' power that reconstructions explain, by spatial frequency."""
+    """Return what share of the power about the mean image is right, by spatial frequency."""
     original = images.double().numpy() / 255
     error = original - model.reconstruct(images).double().numpy()
+    odd = original - data.train.double().mean(0).numpy() / 255
     power, lost = (
-        (dctn(part, axes=(2, 3), norm="ortho") ** 2).mean((0, 1)) for part in (original, error)
+        (dctn(part, axes=(2, 3), norm="ortho") ** 2).mean((0, 1)) for part in (odd, error)
     )
     side = np.arange(images.shape[-1])
     frequency = np.hypot(side[:, None], side).round().astype(int)
@@ -193,7 +242,7 @@ def explained(model, images):
 
 
 # %% tags=["report"]
-figure, axes = figures.panels(1, "What survives, from coarse to fine", (10, 5))
+figure, axes = figures.panels(1, f"What survives, from coarse to fine, {data.title}", (10, 5))
 for index, (beta, run) in enumerate(conv.items()):
     style = figures.LINES[index % len(figures.LINES)]
     share = explained(run.model, data.test[:1_000])
@@ -210,25 +259,26 @@ plt.show()
 
 # %% [markdown]
 # The fine waves go first, and the dearer the nats, the earlier: an image has most of its power in
-# coarse waves. A blurred image is what is left when each wave is bought only if it is worth its
-# price. The same decoder that blurs the star at β = 10 draws its points at β = 0.1. How much a nat
-# buys is the model's part in it: at the same price the linear one keeps far less.
+# coarse waves, and each is bought only if it is worth its price. The same decoder that makes a
+# cloud of the star at β = 10 draws its points at β = 0.1. How much a nat buys is the model's part
+# in it: at β = 1 the CVAE has waves that the linear VAE, for as many nats, has not begun with.
 #
 # ## So why not make nats cheap?
 #
 # *Would you rather have sharp reconstructions or sensible draws?* The same models, now imagining:
 
 # %% tags=["report"]
-rows = {f"β = {beta:g}": imagine(run.model, 10, seed + 1) for beta, run in conv.items()}
+rows = {f"β = {beta:g}": imagine(run.model, 12, seed + 1) for beta, run in conv.items()}
 figures.image_rows(rows, f"Draws from the prior at different prices: CVAE {params}, {data.title}")
 plt.show()
 
 # %% [markdown]
 # Cheap nats are spent: the edges of the first row are sharp, but of fewer and fewer things that
-# have a name. What has been said at length cannot be guessed by a draw from N(0, 1), for the
-# posterior of each image is a narrow spot, and the spots leave the prior empty between them; [00
-# and 09](09_holes_and_meaning.ipynb) show where that ends, at β = 0.0001. Sharp costs the
-# imagination. Dear nats leave one blurred image of everything.
+# have a name. The KL term is the price of two things, of what z says about an image and of every
+# way in which the cloud of all z differs from N(0, 1); where it is cheap, both grow. What has been
+# said at length is not guessed by a draw. [00](00_why_variational.ipynb) shows where that ends, at
+# β = 0.0001, and [09](09_holes_and_meaning.ipynb) measures it. As long as the prior stays N(0, 1),
+# sharp costs the imagination. Dear nats leave one blurred image of nearly everything.
 #
 # ## Is there a β that is right?
 #
@@ -239,35 +289,43 @@ plt.show()
 
 # %% tags=["report"]
 figure, ((axis,),) = figures.panels(1, f"What a decoder leaves, {title}", (10, 5.5))
-for name in models:
-    points, model = table[table["model"] == name], MODELS[name]
-    points = points[points["max_epochs"] == points["max_epochs"].min()]
+for (name, epochs), points in table[table["seed"] == seed].groupby(["model", "max_epochs"]):
+    longest = epochs == table["max_epochs"][table["model"] == name].max()
+    look = {"color": MODELS[name].colour, "linestyle": "-" if longest else "--", "marker": "o"}
+    label = MODELS[name].title if name == "linear" else f"{MODELS[name].title}, {epochs} epochs"
     left = points["test_reconstruction"] / data.train[0].numel()
-    axis.plot(points["beta"] / 2, left, "o-", color=model.colour, label=model.title)
+    axis.plot(points["beta"] / 2, left, label=label, **look)
     # Where the line crosses the diagonal
     over, price = np.log(points["beta"] / (2 * left)), np.log(points["beta"])
     if over.iloc[0] < 0 < over.iloc[-1]:
-        own = np.interp(0, over, price)
-        rate = np.interp(own, price, points["test_kl"])
-        print(f"{model.title}: its own β is {np.exp(own):.3f}; an image takes {rate:.0f} nats")
+        own = np.exp(np.interp(0, over, price))
+        rate = np.interp(np.log(own), price, points["test_kl"])
+        axis.plot(own / 2, own / 2, "o", ms=16, mfc="none", mec=MODELS[name].colour)
+        print(f"{label}: its own β is {own:.4f}; an image takes {rate:.0f} nats")
 ends = table["beta"].agg(["min", "max"]) / 2
 axis.plot(ends, ends, color="black", lw=1, label="the variance that it was trained with")
-axis.set(xscale="log", yscale="log", xlabel="variance of a pixel that the loss assumes, β / 2")
-axis.set_ylabel("squared error of a pixel")
+axis.set(xscale="log", yscale="log", xlabel="variance of a value that the loss assumes, β / 2")
+axis.set(ylabel="squared error of a value, in [0, 1]²", ylim=(0.003, 0.1))
+axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+axis.yaxis.set_minor_formatter("")
+for along in (axis.xaxis, axis.yaxis):
+    along.set_major_formatter("{x:g}")
 axis.legend()
 plt.show()
 
 # %% [markdown]
-# Far below: the images ask for a hundred nats and more where the study's β = 1 grants twenty. (The
-# linear VAE's own point lies just beyond the left end of its line.) It would be further still with
-# more latents, for a Gaussian that explains pixels wants every pixel. And the better a model, the
-# smaller the error that it leaves and the lower its own β. The likelihood does not ask for images
-# that are pleasant to imagine.
+# Far below: the images ask for a hundred nats and more where the study's β = 1 grants twenty or
+# less. (The linear VAE's own point lies just beyond the left end of its line.) It would be further
+# still with more latents for the linear VAE, whose error is then smaller. And the better a model,
+# the smaller the error that it leaves and the lower its own β. Of the three balances in
+# [05](05_posterior_collapse.ipynb), (c), the study's, is far too dear by this ruler, and (b),
+# 0.0001, far too cheap: the likelihood asks for neither, and does not ask for images that are
+# pleasant to imagine.
 #
 # ## Now you
 #
-# Set a price, and see what a linear model makes of it. *At which β is a face, a shape, a digit of
-# your own recognisable?*
+# Set a price, and see what a linear model makes of it. *At which β is a star no longer a disc?*
+# (With `dataset = "faces"`, or a folder of yours, among the parameters: one face from another?)
 
 # %%
 own_price = 0.05
