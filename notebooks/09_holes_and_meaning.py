@@ -24,6 +24,7 @@ size = 32
 precision = "auto"
 
 # %%
+import inspect
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -33,6 +34,7 @@ import torch
 
 from vae_core import figures
 from vae_core.data import load_dataset, synthetic
+from vae_core.evaluation import ridge_regression
 from vae_core.experiment import train_or_load
 from vae_core.latent import as_bytes, posterior_means, prior_draws
 from vae_core.models import MODELS
@@ -95,16 +97,6 @@ plt.show()
 
 
 # %%
-def regression(features, targets, test_features, ridge=1e-3):
-    """Fit a linear map by ridge regression, return what it predicts for other features."""
-    mean, deviation = features.mean(0), features.std(0) + 1e-6
-    x = (features - mean) / deviation
-    weights = np.linalg.solve(
-        x.T @ x + ridge * len(x) * np.eye(x.shape[1]), x.T @ (targets - targets.mean(0))
-    )
-    return (test_features - mean) / deviation @ weights + targets.mean(0)
-
-
 def told_apart(some, others):
     """Return how often rows of two arrays are told apart by a classifier, on unseen halves."""
     rng = np.random.default_rng(seed)
@@ -114,7 +106,7 @@ def told_apart(some, others):
     features = np.column_stack([x, x**2, np.cos(waves)])
     labels = np.repeat([1.0, -1.0], [len(some), len(others)])
     learn, ask = np.array_split(rng.permutation(len(labels)), 2)
-    predicted = regression(features[learn], labels[learn], features[ask], ridge=1e-2)
+    predicted = ridge_regression(features[learn], labels[learn], features[ask], ridge=1e-2)
     return float((np.sign(predicted) == labels[ask]).mean())
 
 
@@ -183,6 +175,9 @@ print(f"a share of {n:,} answers is uncertain by ±{1.96 * 0.5 / np.sqrt(n):.2f}
 
 
 # %%
+print(inspect.getsource(ridge_regression))
+
+
 def targets_of(factors):
     """Return the factors as numbers: an angle on the colour wheel as its sine and cosine."""
     wheel = 2 * np.pi * factors["hue"]
@@ -202,7 +197,7 @@ known = {}
 for view, features in views.items():
     known[view] = {}
     for factor, values in targets.items():
-        error = values[ask] - regression(features[learn], values[learn], features[ask])
+        error = values[ask] - ridge_regression(features[learn], values[learn], features[ask])
         spread = values[ask] - values[learn].mean(0)
         known[view][factor] = 1 - (error**2).sum() / (spread**2).sum()
 known = pd.DataFrame(known)
@@ -236,7 +231,9 @@ for view, features in views.items():
         (own,) = np.nonzero(factors["kind"] == index)
         half, other = np.array_split(own, 2)
         values = factors["angle"]
-        error = values[other] - regression(features[half], values[half], features[other], ridge=1)
+        error = values[other] - ridge_regression(
+            features[half], values[half], features[other], ridge=1
+        )
         angles[view][kind] = 1 - (error**2).mean() / values[other].var()
 print("share of the angle's variance that a linear map explains, each kind for itself")
 pd.DataFrame(angles).round(2)
@@ -288,7 +285,7 @@ mu = posterior_means(models["CVAE"], images).numpy()
 used = np.argsort(mu.var(0))[::-1][: int((mu.var(0) > 0.01).sum())]
 shares = {}
 for factor, values in targets.items():
-    predicted = regression(values[learn], mu[learn][:, used], values[ask])
+    predicted = ridge_regression(values[learn], mu[learn][:, used], values[ask])
     error = mu[ask][:, used] - predicted
     shares[factor] = 1 - error.var(0) / mu[ask][:, used].var(0)
 figure, axes = figures.panels(1, "Which factor explains which latent of the CVAE?", (12, 3.8))
@@ -344,7 +341,9 @@ plt.show()
 labelled = 200
 for view in ("CVAE", "FC-VAE", "linear VAE", "pixels"):
     few = slice(0, labelled)
-    predicted = regression(views[view][few], targets["kind"][few], views[view][ask], ridge=0.1)
+    predicted = ridge_regression(
+        views[view][few], targets["kind"][few], views[view][ask], ridge=0.1
+    )
     right = (predicted.argmax(1) == factors["kind"][ask]).mean()
     print(f"{labelled} labelled images, {view}: the kind is right in {right:.0%} of the images")
 

@@ -119,6 +119,21 @@ def active_dimensions(model: VAE, images: Tensor) -> int:
     return int((posterior_statistics(model, images)["variance"] > 0.01).sum())
 
 
+def ridge_regression(
+    features: np.ndarray, targets: np.ndarray, test_features: np.ndarray, ridge: float = 1e-3
+) -> np.ndarray:
+    """Lay a linear map from features [N, D] to targets [N, K]; return what it says of others.
+
+    Features are scaled to a standard deviation of 1, and the squares of the weights cost `ridge`
+    per image.
+    """
+    mean, deviation = features.mean(0), features.std(0) + 1e-6
+    x = (features - mean) / deviation
+    penalty = ridge * len(x) * np.eye(x.shape[1])
+    weights = np.linalg.solve(x.T @ x + penalty, x.T @ (targets - targets.mean(0)))
+    return (test_features - mean) / deviation @ weights + targets.mean(0)
+
+
 def linear_probe(
     features: Tensor, labels: np.ndarray, test_features: Tensor, test_labels: np.ndarray
 ) -> float:
@@ -135,13 +150,9 @@ def linear_probe(
                 f"{len(names):,} labels do not fit {len(rows):,} images; give one each"
             )
     classes, which = np.unique(labels, return_inverse=True)
-    mean, deviation = features.mean(0), features.std(0) + 1e-6
-    x = ((features - mean) / deviation).double()
-    targets = torch.eye(len(classes), dtype=torch.float64)[torch.from_numpy(which)]
-    ridge = 1e-3 * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
-    weights = torch.linalg.solve(x.T @ x + ridge, x.T @ (targets - targets.mean(0)))
-    told = ((test_features - mean) / deviation).double() @ weights + targets.mean(0)
-    return float((classes[told.argmax(1).numpy()] == test_labels).mean())
+    known, asked = (rows.double().numpy() for rows in (features, test_features))
+    told = ridge_regression(known, np.eye(len(classes))[which], asked)
+    return float((classes[told.argmax(1)] == test_labels).mean())
 
 
 def unevenness(model: VAE, starts: Tensor, ends: Tensor, steps: int = 10, **how) -> Tensor:
