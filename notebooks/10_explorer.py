@@ -9,7 +9,7 @@
 # %% [markdown]
 # # What will you find in there?
 #
-# A latent space has 128 directions, and every notebook before this one has chosen for you which of
+# A latent space has 128 axes, and every notebook before this one has chosen for you which of
 # them to look at. Here you choose. As stored, the notebook shows the models that come with the
 # repository; run it, and the strips become sliders. `dataset` takes any other images.
 
@@ -64,14 +64,16 @@ rows = {
     for dimension, kl in busiest.items()
 }
 steps = [f"{step:+.1f}" for step in torch.linspace(-3, 3, 10)]
-figures.image_rows(rows, f"Draw 4, one latent at a time, {alone.dataset['title']}", steps)
+figures.image_rows(
+    rows, f"Draw 4, so much added to one latent at a time, {alone.dataset['title']}", steps
+)
 plt.show()
 
 # %% [markdown]
 # All eight change the light: behind her, on all of her, from one side, on the hair. Eyes and mouth
 # stay where they are. Nobody told the model what a dimension should mean. The KL says how much it
 # *says*, in nats per image, and what is said first is what saves the most squared error: large
-# areas, light against dark. What we would call meaning comes later, and mixed.
+# areas, light against dark.
 #
 # ## Does a dimension do the same everywhere?
 #
@@ -102,10 +104,11 @@ both = explore(*pair, dataset=data)
 both.go(A="image 1", B="image 8")
 
 # %% [markdown]
-# At the ends: the FC-VAE says less of an image, and most clearly so at B. The way adds nothing of
-# its own; each fades from what it has at one end to what it has at the other. (Both images were
-# imagined by the CVAE, which has the easier part.) The first row is the model that you move. Choose
-# the other one above the image, and its own busiest dimensions are the sliders.
+# At the ends: the FC-VAE says less of each image, and half-way, where both are a haze, they are
+# nearest. The way adds nothing of its own; each fades from what it has at one end to what it has at
+# the other. (One pair, imagined by the CVAE, which has the easier part.) The first row is the model
+# that you move. Choose the other one above the image, and its own busiest dimensions are the
+# sliders.
 #
 # ## Back into Python
 #

@@ -133,7 +133,7 @@ def results_section(results: pd.DataFrame, answers: pd.DataFrame | None = None) 
     )
 
 
-def _compared(chosen: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _compared(chosen: pd.DataFrame) -> dict[str, Any]:
     losses = tables.by_permutation(chosen).reindex(columns=[0.0, 1.0])
     if losses.reindex(tables.BOTH).isna().any(axis=None):
         lack = "runs of both models, on images in order and on permuted ones"
@@ -143,7 +143,10 @@ def _compared(chosen: pd.DataFrame) -> dict[str, pd.DataFrame]:
     budgets = tables.at_equal_budgets(chosen, cost, "operations an image, 10⁹")
     if budgets.empty:
         raise ValueError("the answer lacks budgets of the two models that enclose one another's")
+    share = chosen["dataset"].str.extract(r"-fraction([\d.]+)")[0].astype(float)
     return {
+        "fewest": share.min(),
+        "few": chosen[share == share.min()].groupby("model")["test_loss"].agg(list),
         "budgets": budgets,
         "minutes": tables.at_equal_minutes(chosen),
         "ordered": losses[0.0].dropna(),
