@@ -84,19 +84,22 @@ plt.show()
 
 # %% [markdown]
 # Five models at about the same compute. Read the filled dots first. *Which half of the CVAE is it
-# that makes the difference?* A convolutional **decoder** behind a fully connected encoder is worth
-# nothing, or less. A convolutional **encoder** before a fully connected decoder brings most of it.
-# A matrix paints well enough; to *read* an image one has to know where to look. And *which belief?*
-# The fourth model looks through the same windows as the CVAE but shares no weights between them,
-# and is as good: at this budget, with all images, locality is all that counts.
+# that makes the difference?* A convolutional **decoder** behind a fully connected encoder is not
+# worth its operations: they leave it 12 epochs where the FC-VAE has 23, and it ends a nat behind. A
+# convolutional **encoder** before a fully connected decoder brings most of it. At this price it is
+# in reading an image, more than in painting one, that the windows pay. And *which belief?* The
+# fourth model looks through the same windows as the CVAE but shares no weights between them, and no
+# difference can be told: at this budget, with all images, locality brings nearly all of it.
 #
 # The hollow dots are the same models on the same images with each pixel moved elsewhere, to the
 # same place in every image. Nothing is lost by that, for whoever knows the order can put them back,
-# and the line between the two dots is what a model's knowledge of *place* is worth. The FC-VAE does
-# not even notice. The CVAE, which was told the wrong thing, is far worse off than the FC-VAE, which
-# was told nothing. *And which half of it suffers now?* The other one: with a fully connected
-# decoder the same encoder is still no worse than the FC-VAE's. It is the decoder with windows,
-# shared or not, that can paint nothing but what belongs together.
+# and the line between the two dots is what hangs on *place*: what a model gains on the FC-VAE while
+# its belief is true, and what it loses to it once it is false. The FC-VAE does not even notice. The
+# CVAE, which was told the wrong thing, is far worse off than the FC-VAE, which was told nothing.
+# *And which half of it suffers now?* The other one: with a fully connected decoder the same encoder
+# is still no worse than the FC-VAE's. It is the convolutional decoder: it paints neighbours
+# together, and here neighbours have nothing to do with each other. (The locally connected model
+# loses as much; its halves were not tried apart.)
 #
 # ## Shuffle the pixels
 #
@@ -133,8 +136,8 @@ if dataset == "published":
 
 # %% [markdown]
 # (The images are the first CVAE's own, so the third row has the easier part.) The last row is the
-# same kind of network, and cannot tell one image from another by more than its brightness and its
-# hue: put back in order, it is a haze.
+# same kind of network, and keeps of each image its colours and roughly where it is dark; put back
+# in order, it is a haze. Of shapes there is nothing left.
 #
 # A share of the pixels may move, and the rest stay. *How much disorder can a convolution bear: does
 # its loss rise with each pixel, or does it hold out until half of them are gone?*
@@ -211,11 +214,12 @@ if dataset == "published":
 
 # %% [markdown]
 # A difference has its 95 % interval (Welch's t) where both sides have seeds. Of what a convolution
-# believes in, locality carries all that can be measured here; what sharing adds is within its
-# interval of nothing. (At a quarter of its learning rate the locally connected model would have
-# been taken for worse: whoever tunes one model and not the other has decided the race.) And the two
-# halves of the CVAE do not add up: the decoder alone costs a nat, and behind an encoder that reads
-# well it is worth about two.
+# believes in, locality carries nearly all that can be measured here; what sharing adds is within
+# its interval of nothing. (The windows come with wider layers. That it is not these, the hollow
+# dots show: with its pixels permuted the same encoder is hardly better than the FC-VAE's.) (At a
+# quarter of its learning rate the locally connected model would have been taken for worse: whoever
+# tunes one model and not the other has decided the race.) And the two halves of the CVAE do not add
+# up: the decoder alone costs a nat, and behind an encoder that reads well it is worth about two.
 #
 # The dashed line keeps all of this in proportion. At this budget every model lies above the linear
 # VAE, which cannot notice a permutation either: the figure says how fast each learns, not what it
@@ -271,12 +275,14 @@ if dataset == "published":
 # the fewest, the FC-VAE's loss on what it has never seen is some ten nats above what it has learned
 # by heart, that of the locally connected model still more; the CVAE's is about three.
 #
-# And here is what *sharing* is worth. The locally connected model, which is the CVAE's equal where
-# there are images enough, falls behind it as they get fewer. What a filter has learned at one place
-# the CVAE need not learn again at the next, and nine times the weights have more room for what
-# belongs to these images alone. Locality is worth nats at every number of images, sharing is worth
-# images. (Learning rates are those of all images, for all three. The locally connected model has
-# three seeds with the fewest images and with all, and fewer between.)
+# And here is what *sharing* is worth. The locally connected model cannot be told from the CVAE
+# where there are images enough; with the fewest it is five nats behind (in between, by less than
+# these seeds can tell from nothing). What a filter has learned at one place the CVAE need not learn
+# again at the next, and nine times the weights have more room for what belongs to these images
+# alone. Locality is worth seven to ten nats at every number of images; sharing, where they are few,
+# is worth about as much as twice the images. (Learning rates are those of all images, for all
+# three. The locally connected model has three seeds with the fewest images and with all, and fewer
+# between.)
 #
 # *And why is there hardly a difference between a fifth of the images and all of them?* At this
 # budget no model lacks images; it lacks steps. (A fifth, as often as to make up for it, had as

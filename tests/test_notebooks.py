@@ -201,7 +201,7 @@ def test_07_place_is_what_the_convolution_lives_on():
 
 
 def test_08_each_nat_is_worth_its_price():
-    lines = re.findall(r"(FC-VAE|CVAE), (\d+) epochs: (.+)", said(name := "08_rate_distortion"))
+    lines = re.findall(r"(FC-VAE|CVAE), (\d+) epochs: ([-+].+)", said(name := "08_rate_distortion"))
     above = {
         (model, int(epochs)): [float(value) for value in re.findall(r"([-+][\d.]+) at β", told)]
         for model, epochs, told in lines
