@@ -133,12 +133,11 @@ axes[0].legend(fontsize=10)
 plt.show()
 
 # %% [markdown]
-# It touches and does not cross: the linear VAE is solved (on the
-# training images), so of all that a matrix can say for an
-# image its point at β = 1 is the cheapest at β = 1. On axes that are not logarithmic its line
-# leaves that point with the slope −β: to the right more would be said than it is worth, to the left
-# less. A curve is a model, a point on it a taste, and *better* is a curve that lies further down
-# and to the left. One number at β = 1 compares two models at one price only.
+# It touches and does not cross: the linear VAE is solved (on the training images), so of all that a
+# matrix can say of an image its point at β = 1 is the cheapest at β = 1. On axes that are not
+# logarithmic its line leaves that point with the slope −β: to the right more would be said than it
+# is worth, to the left less. A curve is a model, a point on it a taste, and *better* is a curve
+# that lies further down and to the left. One number at β = 1 compares two models at one price only.
 #
 # The right-hand panel is the same as one number: how much more each pays than a matrix at the same
 # price. (One seed each, but for β = 1, where small dots are the other seeds; they differ by up to a
@@ -204,7 +203,7 @@ for beta in prices:
     kept = int((variances > beta / 2).sum())
     axes[0, 0].axhline(beta / 2, color="black", linewidth=1)
     text = f"β {beta:g}: {kept} directions stand out"
-    axes[0, 0].annotate(text, (500, beta / 2), ha="right", va="bottom", fontsize=10)
+    axes[0, 0].annotate(text, (135, beta / 2), ha="left", va="bottom", fontsize=10)
 axes[0, 0].set(xlabel="principal direction, the strongest first", yscale="log")
 axes[0, 0].set_ylabel("variance, squared values in [0, 1]")
 plt.show()

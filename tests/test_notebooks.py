@@ -210,7 +210,7 @@ def test_08_each_nat_is_worth_its_price():
     pairs = zip(above["CVAE", 8], above["FC-VAE", 23], strict=True)
     assert all(0 < conv < fc for conv, fc in pairs)  # the matrix is ahead of both at every price
     curve = found(name, r"curve at β 1: rate ([\d.]+), distortion ([\d.]+)")
-    assert found(name, r"linear VAE: +rate ([\d.]+), distortion ([\d.]+)") == pytest.approx(
+    assert found(name, r"linear VAE at β 1: rate ([\d.]+), distortion ([\d.]+)") == pytest.approx(
         curve, abs=0.2
     )
 
