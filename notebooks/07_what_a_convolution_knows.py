@@ -47,6 +47,7 @@ from vae_core.tables import (
     difference,
     read_results,
     result,
+    shares,
     spread,
     tuned,
 )
@@ -243,8 +244,7 @@ if dataset == "published":
 if dataset == "published":
     compared = ("fc", "local", "conv")
     some = table[table["model"].isin(compared) & ~table["dataset"].str.contains("permuted")]
-    share = some["dataset"].str.extract(r"-fraction([\d.]+)")[0].astype(float).fillna(1)
-    some = some.assign(images=(47_500 * share).astype(int))
+    some = some.assign(images=(47_500 * shares(some, "fraction").fillna(1)).astype(int))
     fewest = some.groupby(["model", "images"])["epochs"].transform("min")
     some = tuned(some[some["epochs"] == fewest])
     figure, ((axis,),) = figures.panels(1, f"Loss by training images, {title}", (11, 5.5))

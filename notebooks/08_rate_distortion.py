@@ -48,13 +48,13 @@ from vae_core.tables import TUNING, as_it_is, read_results, result
 prices = [float(beta) for beta in betas.split()]
 models = ["linear", "fc", "conv"]
 options = {"seed": seed, "max_epochs": max_epochs, "patience": 0, "schedule": "cosine"}
-rates = {"linear": 5e-4, "fc": 5e-4, "conv": 2e-3}  # those of 06
-own = {name: replace(parameter_set(params), learning_rate=rates[name]) for name in models}
+tuned = {"linear": 5e-4, "fc": 5e-4, "conv": 2e-3}  # the learning rates of 06
+sets = {name: replace(parameter_set(params), learning_rate=tuned[name]) for name in models}
 if dataset == "published":
     # Images of the built-in shapes, which are ours to show; numbers of both data sets
     data, title = load_dataset("shapes"), "CIFAR-10 (JPEG)"
     conv = {
-        beta: published_run("conv", own["conv"], "shapes", beta=beta, **options) for beta in prices
+        beta: published_run("conv", sets["conv"], "shapes", beta=beta, **options) for beta in prices
     }
     table = as_it_is(read_results(PROJECT / "figures" / "answer.csv"))
     table = table[table["model"].isin(models) & (table["seed"] != TUNING)]
@@ -64,7 +64,7 @@ else:
     title = data.title
     runs = {
         (name, beta): train_or_load(
-            name, own[name], data, beta=beta, precision=precision, **options
+            name, sets[name], data, beta=beta, precision=precision, **options
         )
         for name in models
         for beta in prices
@@ -72,6 +72,15 @@ else:
     conv = {beta: runs["conv", beta] for beta in prices}
     table = pd.DataFrame([result(run) for run in runs.values()])
 table = table.sort_values("beta")
+longest = table.groupby("model")["max_epochs"].max()
+
+
+def look(name, epochs):
+    """Return how a model's line looks and what it is called: the longest training's is solid."""
+    line, model = "-" if epochs == longest[name] else "--", MODELS[name]
+    label = model.title if name == "linear" else f"{model.title}, {epochs} epochs"
+    return {"color": model.colour, "linestyle": line, "marker": "o", "label": label}
+
 
 # %% tags=["report"]
 rows = {"original": data.test[:10]}
@@ -102,21 +111,18 @@ figure, (axes,) = figures.panels(2, f"Rate and distortion on the test images, {t
 solved, price = table[table["model"] == "linear"].set_index("beta"), prices[len(prices) // 2]
 same = solved.at[price, "test_loss"]
 for (name, epochs), points in table.groupby(["model", "max_epochs"]):
-    model, shown = MODELS[name], points[points["seed"] == seed].set_index("beta")
-    longest = epochs == table["max_epochs"][table["model"] == name].max()
-    look = {"color": model.colour, "linestyle": "-" if longest else "--", "marker": "o"}
-    label = model.title if name == "linear" else f"{model.title}, {epochs} epochs"
-    axes[0].plot(shown["test_kl"], shown["test_reconstruction"], label=label, **look)
+    shown, style = points[points["seed"] == seed].set_index("beta"), look(name, epochs)
+    axes[0].plot(shown["test_kl"], shown["test_reconstruction"], **style)
     above = (shown["test_loss"] - solved["test_loss"]).dropna()
-    axes[1].plot(above.index, above, label=label, **look)
+    axes[1].plot(above.index, above, **style)
     if name != "linear":
         seeds = points[points["beta"] == price]["test_loss"] - same
-        axes[1].plot([price] * len(seeds), seeds, ".", color=model.colour, alpha=0.5)
+        axes[1].plot([price] * len(seeds), seeds, ".", color=style["color"], alpha=0.5)
         told = ", ".join(f"{value:+.1f} at β {beta:g}" for beta, value in above.items())
-        print(f"{label}: {told}")
-look = {"fontsize": 9, "color": LinearVAE.colour, "textcoords": "offset points"}
+        print(f"{style['label']}: {told}")
+note = {"fontsize": 9, "color": LinearVAE.colour, "textcoords": "offset points"}
 for beta, rate, error in solved[["test_kl", "test_reconstruction"]].itertuples():
-    axes[0].annotate(f"β {beta:g}", (rate, error), xytext=(-5, -13), ha="right", **look)
+    axes[0].annotate(f"β {beta:g}", (rate, error), xytext=(-5, -13), ha="right", **note)
 rates = np.linspace(3, 0.85 * same / price, 200)
 label = f"distortion + {price:g} · rate = {same:.0f}"
 axes[0].plot(rates, same - price * rates, "k:", label=label)
@@ -164,7 +170,7 @@ for (name, epochs), points in ours.groupby(["model", "max_epochs"]):
         for beta, other, fall in zip(trained, best, gain, strict=True)
         if fall
     ]
-    print(f"{MODELS[name].title}, {epochs} epochs, would save: {', '.join(told) or 'nothing'}")
+    print(f"{look(name, epochs)['label']}, would save: {', '.join(told) or 'nothing'}")
 
 # %% [markdown]
 # The FC-VAE after its small budget would, more than seeds may differ.
@@ -303,18 +309,16 @@ plt.show()
 # %% tags=["report"]
 figure, ((axis,),) = figures.panels(1, f"What a decoder leaves, {title}", (10, 5.5))
 for (name, epochs), points in table[table["seed"] == seed].groupby(["model", "max_epochs"]):
-    longest = epochs == table["max_epochs"][table["model"] == name].max()
-    look = {"color": MODELS[name].colour, "linestyle": "-" if longest else "--", "marker": "o"}
-    label = MODELS[name].title if name == "linear" else f"{MODELS[name].title}, {epochs} epochs"
+    style = look(name, epochs)
     left = points["test_reconstruction"] / data.train[0].numel()
-    axis.plot(points["beta"] / 2, left, label=label, **look)
+    axis.plot(points["beta"] / 2, left, **style)
     # Where the line crosses the diagonal
     over, price = np.log(points["beta"] / (2 * left)), np.log(points["beta"])
     if over.iloc[0] < 0 < over.iloc[-1]:
         own = np.exp(np.interp(0, over, price))
         rate = np.interp(np.log(own), price, points["test_kl"])
-        axis.plot(own / 2, own / 2, "o", ms=16, mfc="none", mec=MODELS[name].colour)
-        print(f"{label}: its own β is {own:.4f}; an image takes {rate:.0f} nats")
+        axis.plot(own / 2, own / 2, "o", ms=16, mfc="none", mec=style["color"])
+        print(f"{style['label']}: its own β is {own:.4f}; an image takes {rate:.0f} nats")
 ends = table["beta"].agg(["min", "max"]) / 2
 axis.plot(ends, ends, color="black", lw=1, label="the variance that it was trained with")
 axis.set(xscale="log", yscale="log", xlabel="variance of a value that the loss assumes, β / 2")

@@ -51,6 +51,7 @@ runs = {
     "CVAE, KL × 0.0001": train_or_load("conv", params, data, beta=1e-4, **options),
 }
 models = {name: run.model for name, run in runs.items()}
+VAES = ("CVAE", "FC-VAE", "linear VAE")  # with the whole KL term
 COLOURS = {"CVAE": "#00798c", "FC-VAE": "#d1495b", "linear VAE": "#5b5f97"}
 COLOURS |= {"CVAE, KL × 0.0001": "#8a6d00", "pixels": "#777777"}
 
@@ -128,8 +129,8 @@ faster, of_08 = replace(parameter_set(params), learning_rate=2e-3), {"max_epochs
 of_08 |= {"seed": seed, "patience": 0, "schedule": "cosine", "precision": precision}
 between = train_or_load("conv", faster, data, beta=0.01, **of_08).model
 n, linear = min(5_000, len(data.train) // 2), models["linear VAE"]
-others = dict(list(models.items())[:-1])
-accuracy, compared = {}, others | {"CVAE, KL × 0.01": between} | models
+accuracy, compared = {}, {name: models[name] for name in VAES}
+compared |= {"CVAE, KL × 0.01": between} | models
 for name, model in compared.items():
     clouds = {
         "encoded": posterior_draws(model, data.train[:n]),
@@ -198,17 +199,23 @@ def targets_of(factors):
 images, factors = synthetic.shapes(6_000, seed + 9, size)
 targets = targets_of(factors)
 views = {name: posterior_draws(model, images).numpy() for name, model in models.items()}
+means = {name: posterior_means(models[name], images).numpy() for name in VAES}
 pixels = torch.nn.functional.avg_pool2d(images / 255, size // 16).flatten(1).numpy()
 views["pixels"] = pixels
 learn, ask = slice(0, 5_000), slice(5_000, None)
-known = {}
-for view, features in views.items():
-    known[view] = {}
+
+
+def read_off(features):
+    """Return what a linear map predicts of each factor, and the share of its variance, R²."""
+    told, share = {}, {}
     for factor, values in targets.items():
-        error = values[ask] - ridge_regression(features[learn], values[learn], features[ask])
-        spread = values[ask] - values[learn].mean(0)
-        known[view][factor] = 1 - (error**2).sum() / (spread**2).sum()
-known = pd.DataFrame(known)
+        told[factor] = ridge_regression(features[learn], values[learn], features[ask])
+        error, spread = values[ask] - told[factor], values[ask] - values[learn].mean(0)
+        share[factor] = 1 - (error**2).sum() / (spread**2).sum()
+    return told, share
+
+
+known = pd.DataFrame({view: read_off(features)[1] for view, features in views.items()})
 
 # %% tags=["report"]
 figure, axes = figures.panels(1, "What a linear map reads off draws of the latents", (12, 4.2))
@@ -230,15 +237,10 @@ known.round(2)
 
 # %% tags=["report"]
 bent = {}
-for view, model in list(models.items())[:3]:
-    mu = posterior_means(model, images).numpy()
-    used = mu.var(0) > 0.01
-    features, bent[f"{view}, {used.sum()} latents"] = curved(views[view][:, used]), (row := {})
-    for factor, values in targets.items():
-        error = values[ask] - ridge_regression(features[learn], values[learn], features[ask])
-        row[factor] = 1 - (error**2).sum() / ((values[ask] - values[learn].mean(0)) ** 2).sum()
-    kinds = ridge_regression(features[learn], targets["kind"][learn], features[ask])
-    right = (kinds.argmax(1) == factors["kind"][ask]).mean()
+for view in VAES:
+    used = means[view].var(0) > 0.01
+    told, bent[f"{view}, {used.sum()} latents"] = read_off(curved(views[view][:, used]))
+    right = (told["kind"].argmax(1) == factors["kind"][ask]).mean()
     print(f"{view}: a bent ruler reads the kind of {right:.0%} of the images off a draw")
 pd.DataFrame(bent).round(2)
 
@@ -315,7 +317,7 @@ plt.show()
 # a linear map from each factor explains, for the latents that the CVAE uses:
 
 # %%
-mu = posterior_means(models["CVAE"], images).numpy()
+mu = means["CVAE"]
 used = np.argsort(mu.var(0))[::-1][: int((mu.var(0) > 0.01).sum())]
 shares = {}
 for factor, values in targets.items():
@@ -374,10 +376,8 @@ plt.show()
 
 # %%
 labelled = 200
-for view in ("CVAE", "FC-VAE", "linear VAE", "pixels"):
-    seen = {"themselves" if view == "pixels" else "draws": views[view]}
-    if view != "pixels":
-        seen |= {"mu": posterior_means(models[view], images).numpy()}
+few_seen = {view: {"draws": views[view], "mu": means[view]} for view in VAES}
+for view, seen in (few_seen | {"pixels": {"themselves": pixels}}).items():
     for kind, features in seen.items():
         few = features[:labelled], targets["kind"][:labelled], features[ask]
         right = (ridge_regression(*few, ridge=0.1).argmax(1) == factors["kind"][ask]).mean()

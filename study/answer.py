@@ -54,10 +54,7 @@ GRIDS = (
     *(
         f"model={model} max_epochs={epochs} learning_rate={rate} fraction={share} "
         "monitor=validation seed=0,1,2"
-        for model, rate, budgets in (
-            ("conv", 2e-3, (40, 80, 160)),
-            ("fc", 5e-4, (115, 230, 460)),
-        )
+        for model, rate, budgets in (("conv", 2e-3, (40, 80, 160)), ("fc", 5e-4, (115, 230, 460)))
         for share, epochs in zip((0.2, 0.06, 0.02), budgets, strict=True)
     ),
     "model=local max_epochs=160 learning_rate=4e-3 fraction=0.02 monitor=validation seed=0,1,2",

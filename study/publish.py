@@ -143,7 +143,7 @@ def _compared(chosen: pd.DataFrame) -> dict[str, Any]:
     budgets = tables.at_equal_budgets(chosen, cost, "operations an image, 10⁹")
     if budgets.empty:
         raise ValueError("the answer lacks budgets of the two models that enclose one another's")
-    share = chosen["dataset"].str.extract(r"-fraction([\d.]+)")[0].astype(float)
+    share = tables.shares(chosen, "fraction")
     return {
         "fewest": share.min(),
         "few": chosen[share == share.min()].groupby("model")["test_loss"].agg(list),

@@ -249,6 +249,11 @@ def tuned(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(chosen)
 
 
+def shares(frame: pd.DataFrame, option: str) -> pd.Series:
+    """Return the "permuted" or "fraction" of each row's data set; NaN where all is as usual."""
+    return frame["dataset"].str.extract(rf"-{option}([\d.]+)")[0].astype(float)
+
+
 def by_permutation(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the test losses by model (rows) and share of the pixels that are elsewhere (columns).
 
@@ -257,7 +262,7 @@ def by_permutation(frame: pd.DataFrame) -> pd.DataFrame:
     """
     frame = frame[frame["model"].isin(LADDER) & ~frame["dataset"].str.contains("fraction")]
     smallest = frame[frame["epochs"] == frame.groupby("model")["epochs"].transform("min")]
-    share = smallest["dataset"].str.extract(r"-permuted([\d.]+)")[0].astype(float).fillna(0)
+    share = shares(smallest, "permuted").fillna(0).rename("share")
     found = smallest.groupby(["model", share])["test_loss"].agg(list).unstack()
     return found.reindex([name for name in LADDER if name in found.index])
 
