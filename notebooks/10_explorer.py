@@ -25,12 +25,14 @@ precision = "auto"
 # %%
 import matplotlib.pyplot as plt
 import torch
+from IPython.display import Image, display
 
 from vae_core import figures
 from vae_core.data import facts, load_dataset
 from vae_core.experiment import published_run, train_or_load
 from vae_core.explorer import explore
 from vae_core.latent import prior_draws, traverse
+from vae_core.storage import PROJECT
 
 # %%
 if dataset == "published":
@@ -48,7 +50,14 @@ explorer = explore(alone, dataset=data)
 explorer.go(A="draw 4", B="draw 7")
 
 # %% [markdown]
-# Live, the large image is decoded as you move. **The sliders** are the eight latent dimensions that
+# Live, it has sliders. Here they are, as the report's own page has them, for whoever only reads:
+
+# %% tags=["report"]
+if dataset == "published":
+    display(Image(PROJECT / "figures" / "explorer.png", width=720))
+
+# %% [markdown]
+# The large image is decoded as you move. **The sliders** are the eight latent dimensions that
 # carry the most nats, the busiest first, and each has a number field for exact values and for the
 # arrow keys. **A to B** walks from one end to the other, along the straight line or along the
 # sphere on which draws lie. **A and B** are `draw 7`, `image 7`, or the path of an image file of
@@ -104,11 +113,12 @@ both = explore(*pair, dataset=data)
 both.go(A="image 1", B="image 8")
 
 # %% [markdown]
-# At the ends: the FC-VAE says less of each image, and half-way, where both are a haze, they are
-# nearest. The way adds nothing of its own; each fades from what it has at one end to what it has at
-# the other. (One pair, imagined by the CVAE, which has the easier part.) The first row is the model
-# that you move. Choose the other one above the image, and its own busiest dimensions are the
-# sliders.
+# At the ends, where the last row has the two images themselves: the FC-VAE keeps less of each. On
+# the way, where the last row is their cross-fade, which needs no model (03), both do much the same:
+# each fades from what it has at one end to what it has at the other, and half-way, where all is a
+# haze, they are nearest. Of a road between two objects there is no trace. (One pair, imagined by
+# the CVAE, which has the easier part.) The first row is the model that you move. Choose the other
+# one above the image, and its own busiest dimensions are the sliders.
 #
 # ## Back into Python
 #

@@ -15,6 +15,7 @@ from torch import nn
 from study import explorer as page
 from study.pages import TEMPLATES
 from study.runs import Settings, study_tasks
+from vae_core import figures
 from vae_core.controls import Controls
 from vae_core.evaluation import posterior_statistics
 from vae_core.experiment import train_or_load
@@ -50,6 +51,18 @@ def test_dimensions_are_ranked_by_their_kl(runs):
     assert list(ranked) == kl.argsort(descending=True)[:3].tolist()
     assert list(ranked.values()) == sorted(ranked.values(), reverse=True)
     assert len(ranked_dimensions(model, 99)) == 4
+
+
+def test_below_two_models_the_images_themselves_are_mixed(runs, monkeypatch):
+    rows, draw = {}, figures.strips
+    monkeypatch.setattr(
+        figures, "strips", lambda given, title: rows.update(given) or draw(given, title)
+    )
+    explorer = explore(*runs).go(A="image 1", B="image 2")
+    explorer._repr_mimebundle_()
+    *models, fade = rows.values()
+    assert len(models) == 2
+    assert torch.equal((fade[[0, -1]] * 255).byte(), explorer.images[1:3])
 
 
 def test_where_nobody_watches_the_strip_is_the_same_at_every_call(runs):

@@ -187,6 +187,8 @@ def test_06_the_cvae_is_ahead_at_every_budget():
             assert bounds == pytest.approx([bounds[0]] * 3, abs=0.2)
         else:
             assert bounds[0] - 0.5 > bounds[1] >= bounds[2]
+    (_, _, one), (_, _, many) = re.findall(r"image: 1.*FC-VAE (.+), CVAE (.+), (.+) apart", shown)
+    assert 0 < float(one) - float(many) < 0.1 * float(one)
 
 
 def test_07_place_is_what_the_convolution_lives_on():

@@ -166,6 +166,9 @@ class Explorer:
     def _repr_mimebundle_(self, **_):
         title = f"From {self.ends['A']} to {self.ends['B']}"
         rows = {name.replace(", ", ",\n", 1): self.strip(name) for name in self.shown}
+        if len(rows) > 1:  # what is encoded, and what a way has to be more than
+            pixels, alpha = self.originals.values(), torch.linspace(0, 1, 10)[:, None, None, None]
+            rows["no model:\na cross-fade"] = torch.lerp(*(p.float() / 255 for p in pixels), alpha)
         figure = figures.strips(rows, title)
         static = {"text/plain": repr(self), "image/png": print_figure(figure, base64=True)}
         plt.close(figure)
