@@ -35,7 +35,8 @@ help: ## print every target with a line on what it does
 	@"$$VAE_PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
 	    { echo "Python 3.10, 3.11 or 3.12 is needed (NumPy < 2): make PYTHON=python3.12"; exit 1; }
 	@echo "building the environment in .venv (a few minutes, once)"
-	@"$$VAE_PYTHON" -m venv .venv
+	@"$$VAE_PYTHON" -m venv .venv || \
+	    { echo "Debian has this in python3-venv; a disk without links, as exFAT, cannot hold it"; exit 1; }
 	$(RUN) pip install --quiet --disable-pip-version-check -r requirements.txt
 	@for packages in .venv/lib/python*/site-packages; do echo ../../../.. > "$$packages/here.pth"; done
 	@touch $@

@@ -124,13 +124,17 @@ def test_help_names_every_target(clone):
     assert [line.split()[0] for line in said.splitlines()] == targets.split()
 
 
-def test_an_environment_that_cannot_be_built_is_one_line(clone):
+@pytest.mark.parametrize(
+    ("fails", "advice"),
+    [("-c", "3.10, 3.11 or 3.12"), ("-m", "python3-venv; a disk without links")],
+)
+def test_an_environment_that_cannot_be_built_is_one_line(clone, fails, advice):
     (clone / ".venv" / ".ready").unlink()
-    python = clone / "old python"
-    python.write_text("#!/bin/sh\nexit 1\n")
+    python = clone / "odd python"
+    python.write_text(f'#!/bin/sh\n[ "$1" != {fails} ]\n')
     python.chmod(0o755)
     done = make(clone, "report", f"PYTHON={python}")
-    assert done.returncode != 0 and "3.10, 3.11 or 3.12" in done.stdout
+    assert done.returncode != 0 and advice in done.stdout
     assert not (clone / "calls").exists()
 
 
