@@ -9,10 +9,12 @@
 # %% [markdown]
 # # Is there something sensible between two images?
 #
-# If the latent space has no holes, every point between two good points is good too. Take two
-# draws from the prior, walk from one to the other in ten equal steps, and decode each. As stored,
-# the notebook walks through the models that come with the repository, trained on faces and on
-# CIFAR-10 (JPEG), and needs no data set; `dataset` takes any other.
+# Take two draws from the prior, walk from one to the other in ten equal steps, and decode each. A
+# latent space without holes has something good at every step. (The reverse is not true: in 00 a
+# model full of holes walks well, too. What is looked at here is the way, and not the land beside
+# it, which is for 09.) As stored, the notebook walks through the models that come with the
+# repository, trained on faces and on CIFAR-10 (JPEG), and needs no data set; `dataset` takes any
+# other.
 
 # %% tags=["parameters"]
 params = "p2"
@@ -53,6 +55,8 @@ else:
     first, title = runs["CVAE"].model, data.title
     images, kind = data.test, "test"
 models = {name: run.model for name, run in runs.items()}
+shapes = published_run("conv", "p2", "shapes").model
+linear = published_run("linear", "p2", "cifar10-jpeg").model
 
 # %% tags=["report"]
 figures.interpolations(
@@ -65,27 +69,41 @@ plt.show()
 #
 # $$z(\alpha) = (1 - \alpha)\, z_1 + \alpha\, z_2$$
 #
-# and every step of it is an image: features change one into the other, rather than one image
-# fading while the other appears.
+# and every step of it is an image. It looks as if features changed one into the other.
 #
 # ## Is that not just a cross-fade?
 #
-# *Mix the two end images pixel by pixel instead. What is in the middle?*
+# *Mix the two end images pixel by pixel instead, without any model. Would you have told the two
+# apart?* Below them the same for the CVAE of the built-in shapes.
 
 # %% tags=["report"]
-z = prior_draws(first, 10, seed)
-walk = interpolate(first, z[6], z[7])
+z, draws = prior_draws(first, 10, seed), prior_draws(shapes, 2, 3)
 alpha = torch.linspace(0, 1, 10).view(-1, 1, 1, 1)
-fade = (1 - alpha) * walk[0] + alpha * walk[-1]
-figures.strips(
-    {"latent": walk, "pixels": fade}, f"A walk and a cross-fade with the same ends, {title}"
-)
+rows = {}
+for name, model, ends in ((title, first, z[:2]), ("built-in shapes", shapes, draws)):
+    walk = interpolate(model, *ends)
+    rows[f"{name},\nlatents mixed"] = walk
+    rows[f"{name},\npixels mixed"] = (1 - alpha) * walk[0] + alpha * walk[-1]
+figures.strips(rows, "Walks of CVAEs, and cross-fades with the same ends")
 plt.show()
 
+# %% tags=["report"]
+walkers = {**models, "CVAE, shapes": shapes, "linear VAE, CIFAR-10": linear}
+for name, model in walkers.items():
+    starts, ends = (prior_draws(model, 50, seed) for seed in (1, 2))
+    with torch.no_grad():
+        one, other, middle = (model.decode(way) for way in (starts, ends, (starts + ends) / 2))
+    from_fade = (middle - (one + other) / 2).square().sum()
+    share = float(from_fade / (one - other).square().sum())
+    print(f"{name}: between walk and cross-fade {share:.1%} of what is between the ends")
+print("(squared error, at the middle, of 50 pairs of draws)")
+
 # %% [markdown]
-# The cross-fade's middle is two images at once: look for outlines that show through each other,
-# where the two ends differ in shape. The middle of the walk is one image. On faces, whose eyes all
-# lie in one place, one has to look closely; between two shapes (05) nobody can miss it.
+# Between faces and in CIFAR-10 the walk *is* a cross-fade, but for one or two per cent: their
+# decoders are nearly linear, and a linear one, which is what PCA has, can do nothing else. On
+# shapes the two differ: a cross-fade's middle is two objects at once, where the walk makes a ring
+# of the moon, and a square of the ring. So a smooth walk says little about what a model has
+# understood. What the models of photographs add to a cross-fade is its two ends.
 #
 # ## Straight or around?
 #
@@ -105,35 +123,41 @@ plt.show()
 
 # %%
 alpha = torch.linspace(0, 1, 50).unsqueeze(1)
-figure, axes = figures.panels(1, "Distance from the origin on the way", (8, 3.8))
-axes[0, 0].plot(alpha, ((1 - alpha) * z[6] + alpha * z[7]).norm(dim=1), label="straight")
-axes[0, 0].plot(alpha, slerp(z[6], z[7], alpha).norm(dim=1), label="spherical")
-axes[0, 0].axhline(first.latent_dim**0.5, color="black", linewidth=1, label="√d, where draws lie")
+figure, axes = figures.panels(1, f"Distance from the origin on the way, pair 3, {title}", (8, 3.8))
+axes[0, 0].plot(alpha, ((1 - alpha) * z[4] + alpha * z[5]).norm(dim=1), label="straight")
+axes[0, 0].plot(alpha, slerp(z[4], z[5], alpha).norm(dim=1), label="spherical")
+for length, style, label in ((1, "-", "√d, where draws lie"), (0.5, "--", "√(d/2)")):
+    length = (length * first.latent_dim) ** 0.5
+    axes[0, 0].axhline(length, color="black", linestyle=style, linewidth=1, label=label)
 axes[0, 0].set(xlabel="α", ylabel="length of z")
 axes[0, 0].legend()
 plt.show()
 
 # %%
 starts, ends = prior_draws(first, 100, 1), prior_draws(first, 100, 2)
-halfway = torch.tensor([[0.5]])
-middles = {
-    "the ends": starts,
-    "the middle of the straight line": (starts + ends) / 2,
-    "the middle of the great circle": torch.cat([*map(slerp, starts, ends, [halfway] * 100)]),
-}
-for place, latents in middles.items():
-    contrast = first.decode(latents).detach().std(dim=(1, 2, 3)).mean()
+circle = [slerp(one, other, torch.tensor([[0.5]])) for one, other in zip(starts, ends, strict=True)]
+with torch.no_grad():
+    middles = {
+        "the ends": first.decode(starts),
+        "the middle of the straight line": first.decode((starts + ends) / 2),
+        "the middle of the great circle": first.decode(torch.cat(circle)),
+        "the middle of the cross-fade": (first.decode(starts) + first.decode(ends)) / 2,
+    }
+for place, decoded in middles.items():
+    contrast = decoded.std(dim=(1, 2, 3)).mean()
     print(f"{place}: contrast {contrast:.3f} (standard deviation of the values, 100 pairs)")
 
 # %% [markdown]
-# The straight line's middle is a little plainer, nearer to the average image, with less contrast;
-# the great circle keeps the character of its ends. Neither falls into a hole: between the sphere
-# and the origin the decoder has simply learned to say less.
+# The straight line's middle has less contrast than its ends, by about as much as the average of two
+# images has; the great circle keeps the character of its ends. Neither falls into a hole: nearer to
+# the origin, a decoder that is nearly linear gives less of everything.
 #
 # ## Between two images
 #
 # The ends are now the posterior means of two images that were encoded. The walk begins and ends at
-# their reconstructions, and posterior means lie nearer to the origin than draws do.
+# their reconstructions, and posterior means lie nearer to the origin than draws do. (Where the data
+# set's images may not be shown, the model has imagined these itself, and loses less of them than of
+# real ones; see 04.)
 
 # %% tags=["report"]
 means = posterior_means(first, images[:8])
@@ -150,16 +174,17 @@ plt.show()
 # everything happens in one of nine steps.
 
 # %% tags=["report"]
-for name, model in models.items():
-    starts, ends = prior_draws(model, 50, 1), prior_draws(model, 50, 2)
-    straight, around = (
-        spread(unevenness(model, starts, ends, spherical=way).tolist(), 2) for way in (False, True)
-    )
+for name, model in walkers.items():
+    starts, ends = (prior_draws(model, 50, seed) for seed in (1, 2))
+    straight = spread(unevenness(model, starts, ends).tolist(), 2)
+    around = spread(unevenness(model, starts, ends, spherical=True).tolist(), 2)
     print(f"{name}: largest over mean step {straight} straight, {around} spherical (50 pairs)")
 
 # %% [markdown]
-# No model jumps, and the great circle is the less even way. (± is the standard deviation over the
-# pairs.) But evenness is not sense: the cross-fade has 1.00.
+# On faces and in CIFAR-10 no walk jumps, and the great circle is the less even way. (± is the
+# standard deviation over the pairs.) On shapes some do: somewhere on the way an object has to stop
+# being one kind and become another. Evenness is no merit by itself, for a cross-fade has 1.00, and
+# so has the linear VAE.
 #
 # ## All models, two walks each
 #
@@ -170,8 +195,9 @@ figures.interpolations(models, "Straight lines between two draws from the prior"
 plt.show()
 
 # %% [markdown]
-# A walk is as good as its ends. Faces stay faces on the way; what the models of CIFAR-10 imagine
-# has no name at the ends, and none between.
+# So, is there something sensible between two images? Between two faces there are faces: all have
+# their eyes in one place, and an average of two is a third. Between two images of CIFAR-10 there is
+# haze, since the ends are haze. A walk is as good as its ends.
 #
 # ## Break it
 #
@@ -190,8 +216,8 @@ plt.show()
 
 # %% [markdown]
 # The walk overdraws what it was changing, as a caricature does, and farther out the colours go to
-# the black and the white. Yet most of the far ends are still faces: the decoder goes on in the
-# direction that it knows, well beyond where it was trained.
+# the black and the white, where the sigmoid at the end of the decoder has its limits. Some far ends
+# break up, and others are still faces, well beyond where the decoder was trained.
 #
 # ## Now you
 #
@@ -203,11 +229,11 @@ walks = {}
 for name, model in models.items():
     ends = (prior_draws(model, 1, number)[0] for number in (here, there))
     walks[name] = interpolate(model, *ends, spherical=spherical)
-figures.strips(walks, f"From draw {here} to draw {there}")
+way = "around" if spherical else "straight"
+figures.strips(walks, f"From the draw of seed {here} to that of seed {there}, {way}")
 plt.show()
 
 # %% [markdown]
-# The same draw means something else to each model: their latent spaces have nothing in common but
-# their shape.
+# The same numbers mean something else to each model: each has laid out its space by itself.
 #
 # Next: [04, what does the same CVAE make of faces?](04_celeba.ipynb)

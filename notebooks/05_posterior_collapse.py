@@ -10,11 +10,12 @@
 # # What happens when one term of the loss outweighs the other?
 #
 # The loss of a VAE adds two numbers that know nothing of each other: a squared error and a
-# divergence. Their balance decides what comes out. Here is the same CVAE, trained three times, with
-# nothing changed but that balance:
+# divergence. Their balance decides what comes out. Here is the same CVAE, trained three times from
+# the same weights until the same rule of early stopping ends it, with nothing changed but that
+# balance:
 #
 # - **(a) mean + KL**: the squared error *averaged* over the values of an image, beside the KL
-#   divergence summed over the latents. Many frameworks' default.
+#   divergence summed over the latents: what one gets from a framework's mean squared error.
 # - **(b) sum + 0.0001 KL**: the squared error summed, the KL term next to nothing.
 # - **(c) sum + KL**: the study's loss, the ELBO of a decoder whose pixels have variance ½.
 #
@@ -37,10 +38,12 @@ import torch
 
 from vae_core import figures
 from vae_core.data import facts, load_dataset
-from vae_core.evaluation import active_dimensions, evaluate, posterior_statistics
+from vae_core.evaluation import active_dimensions, evaluate, posterior_statistics, unevenness
 from vae_core.experiment import train_or_load
 from vae_core.latent import interpolate, posterior_means
 from vae_core.loss import elbo
+from vae_core.storage import PROJECT
+from vae_core.tables import read_results, spread
 
 # %%
 data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
@@ -54,7 +57,10 @@ models = {label: run.model for label, run in runs.items()}
 
 # %% tags=["report"]
 trained_on = f"CVAE {params}, {data.title}"
-figures.reconstructions(models, data.test[:9], f"Test images and reconstructions: {trained_on}")
+mean_image = data.train.float().mean(0) / 255
+rows = {label: model.reconstruct(data.test[:9]) for label, model in models.items()}
+rows = {"test image": data.test[:9], **rows, "mean image": mean_image.expand(9, -1, -1, -1)}
+figures.image_rows(rows, f"Test images, reconstructions, and the mean image: {trained_on}")
 plt.show()
 
 # %% tags=["report"]
@@ -63,23 +69,26 @@ plt.show()
 
 # %% [markdown]
 # (a) has forgotten what it saw: whatever it is shown, it answers with one image. Its draws are
-# close to the mean image; the reconstructions, decoded from the mean of the posterior, where
-# training never drew, are not even that. (b) remembers everything, and N(0, 1) finds nothing in it.
-# (c) does both; its error is some four times that of (b).
+# close to the mean image; the reconstructions, decoded from the mean of the posterior, are not even
+# that, because this mean is the origin, and in 128 dimensions no draw of the training was ever near
+# it (03). (b) remembers everything, and N(0, 1) finds nothing in it. (c) does both, less exactly.
 #
 # ## Which term has won?
 #
 # A latent is **active** if the posterior means of different images differ in it: if their variance
 # over the test images is above 0.01 (Burda et al. 2016). A latent that is not active says nothing
-# about the image; its posterior is the prior, and its KL is nothing. The table has one ruler for
-# all three: the squared error *summed*, the KL with its full weight, in nats per image.
+# about the image; its posterior is nearly the prior, and its KL nearly nothing. The table has one
+# ruler for all three: the squared error *summed*, the KL with its full weight, in nats per image.
 
 # %% tags=["report"]
 measured = {}
 for label, model in models.items():
-    losses = evaluate(model, data.test)
+    losses, few = evaluate(model, data.test), data.test[:500]
+    decoded = model.reconstruct(few).detach()
+    from_mean = (decoded - model.unit_interval(few)).square().sum((1, 2, 3)).mean()
     measured[label] = {
         "squared error": f"{losses['reconstruction']:.1f}",
+        "from the mean": f"{from_mean:.1f}",
         "KL": f"{losses['kl']:.1f}",
         "active latents": f"{active_dimensions(model, data.test)} of {model.latent_dim}",
         "epochs": runs[label].summary["epochs"],
@@ -91,11 +100,17 @@ pd.DataFrame(measured).transpose()
 # training part, as the answer to every test image:
 
 # %%
-mean_image = data.train.float().mean(0) / 255
-error = (data.test / 255 - mean_image).square().flatten(1).sum(1).mean()
+error, values = (data.test / 255 - mean_image).square().sum((1, 2, 3)).mean(), 3 * size * size
 print(f"squared error of the mean image: {error:.1f} per test image")
+print(f"averaged over {values:,} values: {error / values:.3f}")
 
 # %% [markdown]
+# Behind it: all its weights do not beat one image. And this is why no training can help. With the
+# mean, the largest error that there is to save is the second number, a few hundredths. A latent
+# that spends more nats than that, all its life, makes the loss worse, however much it says. (The
+# error with z drawn from the posterior is that of the loss; that with its mean, over 500 images, is
+# that of the figure.)
+#
 # ## How many nats does each latent carry?
 
 # %% tags=["report"]
@@ -104,14 +119,12 @@ figures.kl_spectrum(spectra, f"KL of each latent: {trained_on}")
 plt.show()
 
 # %% [markdown]
-# - In **(a)** the KL term wins. A nat that a latent would spend saves less than a nat of an error
-#   that has been made thousands of times lighter, so no latent is worth its price, and the
-#   posterior **collapses** onto the prior: $q(z \mid x) = p(z)$ for every $x$. (Its training ends
-#   after six epochs, because its whole loss is below the 0.5 that early stopping counts as
-#   progress. Waiting would change nothing: the price of a nat stays the same.)
-# - In **(b)** the reconstruction wins. Information is almost free, nearly every latent is used,
-#   and the posteriors become so narrow that they are points again: a plain autoencoder, with its
-#   holes.
+# - In **(a)** the KL term wins. No latent is worth its price, and the posterior **collapses** onto
+#   the prior: $q(z \mid x) = p(z)$ for every $x$. (Its training ends after six epochs, because its
+#   whole loss is below the 0.5 that early stopping counts as progress. Waiting would change
+#   nothing: the price of a nat stays the same.)
+# - In **(b)** the reconstruction wins. Information is almost free, every latent is used, and the
+#   posteriors become narrow, nearly points: a plain autoencoder, with its holes.
 # - In **(c)** the latents that are worth their nats are used, and the others rest on the prior.
 #
 # ## Is (a) another loss, or another price?
@@ -120,7 +133,6 @@ plt.show()
 # back?* Divide the whole loss of (c) by the number of values:
 
 # %%
-values = 3 * size * size
 with torch.no_grad():
     images = models["(c) sum + KL"].unit_interval(data.test[:100])
     decoded, mu, logvar = models["(c) sum + KL"](images, torch.Generator().manual_seed(seed))
@@ -141,7 +153,8 @@ print(f"mean + KL / {values} is sum + KL, divided by {values}: so (a) has a β o
 
 # %%
 torch.manual_seed(seed)
-newborn = type(models["(c) sum + KL"])(latent_dim=128, image_shape=(3, size, size))
+usual = models["(c) sum + KL"]
+newborn = type(usual)(usual.latent_dim, usual.image_shape)
 batch = newborn.unit_interval(data.train[:128])
 mu, logvar = newborn.encode(batch)
 mu.retain_grad()
@@ -164,8 +177,8 @@ for reduction in ("mean", "sum"):
     print(f"{reduction}: the reconstruction pulls {ratio:.1g} times as hard as the KL term")
 
 # %% [markdown]
-# With the sum the two start about even, and the reconstruction can win. With the mean it starts
-# thousands of times too weak.
+# With the sum the two start about even, and with the mean the reconstruction starts thousands of
+# times too weak: the same factor, seen where training begins. (The KL term is the same in both.)
 #
 # ## Walk through all three
 #
@@ -176,18 +189,41 @@ ends = {label: posterior_means(model, data.test[:6][-2:]) for label, model in mo
 walks = {label: interpolate(models[label], *pair) for label, pair in ends.items()}
 figures.strips(walks, f"Between two encoded test images: {trained_on}")
 plt.show()
+for label, model in list(models.items())[1:]:
+    means = posterior_means(model, data.test[:100])
+    steps = spread(unevenness(model, means[:50], means[50:]).tolist(), 2)
+    print(f"{label}: largest over mean step {steps} (50 pairs of test images, see 03)")
 
 # %% [markdown]
 # In (a) there is nothing to walk between. Between two codes that the encoder has made, (b) walks
-# about as well as (c): holes are not between codes that lie side by side, they are where nobody has
-# ever put a code, and that is where a draw from N(0, 1) falls, as the samples above have shown.
-# They miss by place and by scale as much as by holes: [00](00_why_variational.ipynb) draws from
-# where the codes of (b) are, and gets most of a shape.
+# more evenly than (c), which has to jump from one kind of object to another; what either shows
+# half-way has no name. So walks do not tell a good space from a bad one. What (b) lacks are good
+# *draws*: N(0, 1) falls where no code has ever been, by place and by scale as much as by holes, and
+# [00](00_why_variational.ipynb) draws from where the codes of (b) are, and gets most of a shape.
 #
-# The study's account of its first difficulty runs (a) and (b) together. They have opposite causes:
-# averaging makes the KL term far too *strong* and collapses the posterior, whereas it is a KL term
-# that is too *weak* which empties the samples of meaning. The remedy that the study chose, sum and
-# sum, is right for both.
+# (a) and (b) are easily taken for one failure, since both imagine nothing. They have opposite
+# causes: averaging makes the KL term far too *strong* and collapses the posterior, whereas it is a
+# KL term that is too *weak* which empties the samples of meaning. The study's remedy, sum and sum,
+# is right for both.
+#
+# ## And on photographs?
+#
+# *Are the shapes to blame?* The same three balances on CIFAR-10 (JPEG), one training each, with
+# every error summed:
+
+# %% tags=["report"]
+table = read_results(PROJECT / "figures" / "results.csv")
+table = table[(table["model"] == "conv") & (table["params"] == "p2") & (table["seed"] == 0)]
+for _, run in table[table["title"] == "CIFAR-10 (JPEG)"].iterrows():
+    values = 3 * 32 * 32 if run["reduction"] == "mean" else 1
+    print(
+        f"{run['reduction']} + {run['beta']:g} KL: squared error "
+        f"{run['test_reconstruction'] * values:.1f}, KL {run['test_kl']:.1f}, "
+        f"{run['active_dimensions']:.0f} of {run['latent_dim']} latents active"
+    )
+
+# %% [markdown]
+# They are not: the same three ends.
 #
 # ## Now you
 #
@@ -197,9 +233,9 @@ plt.show()
 # %%
 scale = 2.0
 torch.manual_seed(seed)
-z = scale * torch.randn(9, 128)
+z = scale * torch.randn(9, usual.latent_dim)
 figures.image_rows(
-    {label: model.decode(z[:, : model.latent_dim]).detach() for label, model in models.items()},
+    {label: model.decode(z).detach() for label, model in models.items()},
     f"Draws from N(0, 1) times {scale:g}, decoded",
 )
 plt.show()

@@ -140,9 +140,15 @@ def test_02_the_claims_are_those_of_the_results():
     assert set(claims["verdict"]) == {"holds", "not shown"}
 
 
-def test_03_walks_are_even():
-    lines = re.findall(r"mean step ([\d.]+) ± [\d.]+ straight, ([\d.]+)", said("03_interpolation"))
-    assert len(lines) == 3 and all(1 < float(step) < 1.5 for line in lines for step in line)
+def test_03_walks_are_even_and_nearly_cross_fades_but_between_shapes():
+    shown = said("03_interpolation")
+    for pattern, bounds, of_shapes in (
+        (r"(.+): largest over mean step ([\d.]+)", (1, 1.5), 1.5),
+        (r"(.+): between walk and cross-fade ([\d.]+)%", (0, 3), 10),
+    ):
+        found = {name: float(number) for name, number in re.findall(pattern, shown)}
+        assert found.pop("CVAE, shapes") > of_shapes and found.pop("linear VAE, CIFAR-10") <= 1
+        assert len(found) == 3 and all(bounds[0] < one < bounds[1] for one in found.values())
 
 
 def test_04_the_faces_are_those_of_the_published_run():
@@ -159,9 +165,10 @@ def test_04_the_faces_are_those_of_the_published_run():
 
 def test_05_averaging_collapses_the_posterior_and_summing_does_not():
     rows = re.findall(
-        r"\((.)\) .*KL +([\d.]+) +([\d.]+) +(\d+) of 128", said("05_posterior_collapse")
+        r"\((.)\) .*KL +([\d.]+) +([\d.]+) +([\d.]+) +(\d+) of 128",
+        said("05_posterior_collapse"),
     )
-    error, kl, active = ({row[0]: float(row[n]) for row in rows} for n in (1, 2, 3))
+    error, _, kl, active = ({row[0]: float(row[n]) for row in rows} for n in (1, 2, 3, 4))
     assert active["a"] == 0 and kl["a"] < 0.05
     assert active["b"] > active["c"] >= 10 and error["b"] < error["c"] and kl["b"] > 10 * kl["c"]
     (mean_image,) = found("05_posterior_collapse", r"squared error of the mean image: ([\d.]+)")

@@ -117,7 +117,7 @@ def interpolations(
     for name, model in models.items():
         ends = prior_draws(model, 2 * pairs, seed)
         for pair in range(pairs):
-            label = name if pairs == 1 else f"{name} {pair + 1}"
+            label = name if pairs == 1 else f"{name}, pair {pair + 1}"
             rows[label] = interpolate(model, ends[2 * pair], ends[2 * pair + 1], **how)
     return strips(rows, title)
 
