@@ -12,7 +12,9 @@
 # An autoencoder squeezes an image into a code, a few numbers, and learns to unfold the code again.
 # That should be all one needs to *invent* images: choose numbers, unfold them. It is not. Here are
 # ten draws from a normal distribution, unfolded by two models with the same layers and 128 numbers
-# a code: one that has learned to reconstruct and next to nothing else, and a variational one.
+# a code: one that has learned to reconstruct and next to nothing else, and a variational one. (Its
+# loss is the squared error plus a KL term, below; that of the first counts only a ten-thousandth of
+# the KL.)
 
 # %% tags=["parameters"]
 params = "plane"
@@ -27,13 +29,14 @@ precision = "auto"
 import inspect
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from scipy.spatial import KDTree
 
 from vae_core import figures
 from vae_core.baselines import Autoencoder
 from vae_core.data import facts, load_dataset
-from vae_core.data.synthetic import shapes
+from vae_core.data.synthetic import HUES, shapes
 from vae_core.evaluation import evaluate
 from vae_core.experiment import train_or_load
 from vae_core.latent import interpolate, posterior_means, prior_draws
@@ -69,9 +72,10 @@ codes = {name: posterior_means(model, data.test) for name, model in models.items
 # %% [markdown]
 # ## Where do the codes lie?
 #
-# *Before you look: does anything tell an autoencoder where to put its codes?* Below is the code of
-# every test image, a dot each, in the colour of the object that it shows. The circles are where a
-# draw from N(0, 1) falls: half of them inside the inner one, 99 % inside the outer.
+# *Before you look: does anything tell an autoencoder where to put its codes?* Below is the code #
+# of every test image (the VAE's posterior mean), a dot each, in the colour of the object that it
+# shows. The circles are where a draw from N(0, 1) falls: half of them inside the inner one, 99 %
+# inside the outer.
 
 # %%
 # The built-in shapes come with the factors that made them; other images show their mean colour.
@@ -79,7 +83,8 @@ colours = data.test.float().mean((2, 3)) / 255
 if dataset == "shapes":
     same, factors = shapes(len(data.test), seed=2, size=size)
     assert torch.equal(same, data.test)
-    colours = plt.get_cmap("hsv")(factors["hue"])
+    place = factors["hue"] * (len(HUES) - 1)
+    colours = np.stack([np.interp(place, range(len(HUES)), part) for part in HUES.T], axis=1)
 
 # %% tags=["report"]
 figure, axes = figures.panels(2, f"The codes of the test images of {data.title}", (12, 6))
@@ -92,17 +97,17 @@ for axis, (name, points) in zip(axes[0], codes.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# Nothing does. The autoencoder has thrown one kind of image far out, crowded the others into a
-# corner, and left the land between empty; another seed would throw them elsewhere. A draw from
-# N(0, 1) falls into the corner and never reaches the arm. The VAE's codes lie nearly as draws from
-# N(0, 1) lie: most of the circle is settled, thinly at its lower right, and little is outside.
+# Nothing does. The autoencoder has laid most images around the origin, more or less by chance, and
+# the magenta ones, whatever their shape, along an arm that leaves both circles; few draws reach
+# more than its root. The VAE's codes lie nearly as draws from N(0, 1) lie: most of the circle is
+# settled, thinly at its lower right, and little is outside.
 #
 # ## What do draws show of it?
 #
 # *Compare what each model can show, its reconstructions of test images, with what its draws show.*
 
 # %% tags=["report"]
-rows = {}
+rows = {"test images": data.test[:12]}
 for name, model in models.items():
     rows[f"{name}, test images"] = model.reconstruct(data.test[:12])
     rows[f"{name}, draws"] = model.decode(prior_draws(model, 12, seed=3)).detach()
@@ -112,45 +117,53 @@ figures.image_rows(
 plt.show()
 
 # %% [markdown]
-# Look for purple: the autoencoder knows how to paint it, and no draw asks it to. The VAE's palette
-# is smaller, since it pays for every nat that it says, but its draws use all of it.
+# The autoencoder's draws look well: wherever they fall, there are codes. But look for magenta. It
+# knows how to paint it, and no draw asks it to. The VAE's palette is smaller, since it pays for
+# every nat that it says, but its draws use all of it.
 #
 # ## The whole plane, decoded
 #
-# Every tile is the decoded image of its place: for the VAE up to two and a half units from the
-# origin along each latent, for the autoencoder over the middle 95 % of its codes along each.
+# Every tile is the decoded image of its place, over the middle 95 % of the autoencoder's codes
+# along each latent, and up to two and a half units from the origin for the VAE. The circles are the
+# same as above.
 
 
 # %%
-def plane(model, left, right, tiles=14):
-    """Decode a square grid of places; return it as one image [tiles * H, tiles * W, 3]."""
-    xs = torch.linspace(float(left[0]), float(right[0]), tiles)
-    ys = torch.linspace(float(left[1]), float(right[1]), tiles)
-    z = torch.stack(torch.meshgrid(xs, ys.flip(0), indexing="xy"), dim=-1).view(-1, 2)
-    images = model.decode(z).detach().view(tiles, tiles, 3, size, size)
-    return images.permute(0, 3, 1, 4, 2).reshape(tiles * size, tiles * size, 3)
+def plane(model, left, right, tiles=16):
+    """Decode a grid of places, `tiles` along the longer side; return one image and its extent."""
+    step = float((right - left).max()) / tiles
+    xs, ys = (torch.arange(float(a), float(b), step) for a, b in zip(left, right, strict=True))
+    z = torch.stack(torch.meshgrid(xs, ys.flip(0), indexing="xy"), dim=-1)
+    images = model.decode(z.view(-1, 2)).detach().view(len(ys), len(xs), 3, size, size)
+    image = images.permute(0, 3, 1, 4, 2).reshape(len(ys) * size, len(xs) * size, 3)
+    edges = (xs[0], xs[-1] + step, ys[0], ys[-1] + step)
+    return image, [float(edge) - step / 2 for edge in edges]
 
 
 # %% tags=["report"]
-figure, axes = figures.panels(2, f"The decoded plane of both models, {data.title}", (12, 6.4))
+figure, axes = figures.panels(2, f"The decoded plane of both models, {data.title}", (12, 6))
 for axis, (name, model) in zip(axes[0], models.items(), strict=True):
     low, high = codes[name].quantile(torch.tensor([0.025, 0.975]), dim=0)
     if name == "VAE":
         low, high = torch.full((2,), -2.5), torch.full((2,), 2.5)
-    extent = [float(edge) for edge in (low[0], high[0], low[1], high[1])]
-    axis.imshow(plane(model, low, high), extent=extent, aspect="auto")
+    image, extent = plane(model, low, high)
+    axis.imshow(image, extent=extent)
+    for radius in (1.18, 3.03):
+        axis.add_patch(plt.Circle((0, 0), radius, fill=False, color="black"))
     axis.set(title=name, xlabel="first latent", ylabel="second latent")
+    axis.set(xlim=extent[:2], ylim=extent[2:])
     axis.grid(visible=False)
 plt.show()
 
 # %% [markdown]
-# In two dimensions even the empty land decodes to something: no place is far from a settled one,
-# and the decoder has little choice but to go on as it does there.
+# Most of what the autoencoder can paint lies outside: a draw would have to fall there. And in two
+# dimensions even the empty land decodes to something, for no place is far from a settled one, and
+# the decoder has little choice but to go on as it does there.
 #
 # ## What lies between two codes?
 #
-# *Take two test images, encode both, and walk from one code to the other in ten equal steps. What
-# should one see on the way?*
+# *Take two test images, encode both, and walk from one code to the other: ten images, nine equal
+# steps. What should one see on the way?*
 
 # %% tags=["report"]
 ends = {name: posterior_means(model, data.test[:6][-2:]) for name, model in models.items()}
@@ -159,15 +172,15 @@ figures.strips(walks, f"Between two encoded test images of {data.title}")
 plt.show()
 
 # %% [markdown]
-# Both walk well: between two codes lie other codes. The trouble is not there but where no code is,
-# and it is there that a draw from N(0, 1) may fall.
+# Both walk well: an object changes its kind and its colour by degrees. Between two codes lie other
+# codes.
 #
-# ## One number for the holes
+# ## One number
 #
 # Could one take a draw from N(0, 1) for the code of an image? Mix as many draws as there are
 # codes, and ask of every point: *is its nearest neighbour of its own kind?* If draws and codes are
 # distributed alike, that is as likely as not, and the share is 0.5. If they keep apart, because
-# the codes leave regions empty that draws fall into, or lie where no draw falls, it rises to 1.
+# draws fall into holes that the codes leave, or codes lie where no draw falls, it rises to 1.
 #
 # This is the nearest-neighbour two-sample test (Schilling 1986, Henze 1988). It needs no bins, no
 # scale and no training, and its value for "no difference" is known; with 2,000 of each, chance
@@ -176,11 +189,11 @@ plt.show()
 
 # %%
 def own_kind(points, others):
-    """Return the share of all points whose nearest neighbour is of their own kind."""
+    """Say of each of `points` and of as many `others` if its nearest neighbour is of its kind."""
     n = min(len(points), len(others))
     both = torch.cat([points[:n], others[:n]]).numpy()
     _, neighbours = KDTree(both).query(both, k=2)
-    return ((neighbours[:, 1] < n) == (neighbours[:, 0] < n)).mean()
+    return (neighbours[:, 1] < n) == (neighbours[:, 0] < n)
 
 
 # %% tags=["report"]
@@ -190,10 +203,19 @@ with torch.no_grad():
 points = {"autoencoder": codes["autoencoder"], "VAE": VAE.reparameterize(*posterior)}
 draws = prior_draws(models["VAE"], len(data.test), seed=1)
 for name, place in points.items():
-    share = own_kind(place, draws)
-    print(f"{name}: {share:.2f} of codes and draws have a nearest neighbour of their own kind")
+    same, outside = own_kind(place, draws), place.norm(dim=1).numpy() > 3.03
+    print(
+        f"{name}: {same.mean():.2f} of codes and draws have a nearest neighbour of their own kind"
+    )
+    inner, outer = (same[: len(place)][part].mean() for part in (~outside, outside))
+    print(f"  {inner:.2f} of the codes inside the outer circle, {outer:.2f} of the others")
+    print(f"  outside it lie {outside.mean():.0%} of the codes, and 1% of the draws")
 
 # %% [markdown]
+# Inside the circle the autoencoder's codes are spread hardly worse than the VAE's. What is wrong
+# with them is what the picture shows: a third of them, and so a third of what the model knows, lies
+# where draws hardly ever come.
+#
 # One may object that N(0, 1) was never promised by the autoencoder. So let it choose: fit a normal
 # distribution to its codes, and draw from that one instead.
 
@@ -202,14 +224,16 @@ own = torch.distributions.MultivariateNormal(
     points["autoencoder"].mean(0), torch.cov(points["autoencoder"].T)
 )
 torch.manual_seed(1)
-share = own_kind(points["autoencoder"], own.sample((len(data.test),)))
-print(f"autoencoder, with a normal distribution of its own: {share:.2f}")
+same = own_kind(points["autoencoder"], own.sample((len(data.test),)))
+print(f"autoencoder, with a normal distribution of its own: {same.mean():.2f}")
 
 # %% [markdown]
-# That does not help: a corner with an arm is no normal distribution. Whoever wants to draw from
-# these codes has to learn their shape first. The VAE's are not quite N(0, 1) either, but near.
+# That does not help: a crowd with an arm is no normal distribution, and one that reaches the arm
+# falls beside it, too. Whoever wants to draw from these codes has to learn their shape first. The
+# VAE's are not quite N(0, 1) either, but near.
 #
-# *And the model of the first figure, with its 128 latents?* Give it the same chance:
+# *And the model of the first figure?* It has 128 latents, and noise, if little. Give it the same
+# chance:
 
 # %% tags=["report"]
 light = large["KL term × 0.0001"]
@@ -226,17 +250,20 @@ figures.image_rows(
     f"Ten draws each, decoded by the model with the KL term × 0.0001, {data.title}",
 )
 plt.show()
+off, spread = mu.mean(0).square().mean().sqrt(), mu.std(0)
 print(
-    f"its codes lie around a point {mu.mean(0).norm():.0f} from the origin and spread over "
-    f"{mu.std(0).min():.1f} to {mu.std(0).max():.1f} along a latent"
+    f"along a latent its codes lie {off:.1f} from the origin (root mean square), with a standard "
+    f"deviation of {spread.min():.1f} to {spread.max():.1f}; those of N(0, 1) are 0 and 1"
 )
 
 # %% [markdown]
-# Here it does help. Most of what the first figure shows is a wrong address: N(0, 1) draws around
-# the origin, at a scale of 1, and this model keeps its codes elsewhere, on a scale of their own.
-# What is still wrong with the lower row, the horns and the bays, is what no normal
-# distribution can know: which codes go together. A VAE needs no second look at its codes, since it
-# was told beforehand where they would be looked for.
+# Here it does help. Most of what the first figure shows is a wrong address: this model keeps its
+# codes elsewhere, on a scale of their own. What is still wrong with the lower row, the horns and
+# the bays, is what a normal distribution cannot know: it has heard which latents rise and fall
+# together, and not that a code is a heart or a ring, and nothing between. In 128 dimensions there
+# is room for holes; [09](09_holes_and_meaning.ipynb) measures them. A VAE needs no second look at
+# its codes, since it was told beforehand where they would be looked for, though some of its draws
+# have no name either.
 #
 # ## What is different inside?
 #
@@ -263,17 +290,16 @@ for name, model in [*models.items(), *large.items()]:
 
 # %% [markdown]
 # With two latents, nothing that one seed could show: both are short of room, and neither can say
-# much. (The autoencoder pays for its squared error alone, so trained to the end it would win.) With
-# 128 the price is plain: the model that may say whatever it likes errs a fraction as much, and
-# says where to draw from to nobody.
+# much. With 128 the price is plain: the model that may say whatever it likes errs a quarter as
+# much, and says where to draw from to nobody.
 #
 # ## Now you
 #
-# Choose a place, and see what each of the two makes of it. Where does the autoencoder keep its
-# purple? How far out can you go until an image falls apart?
+# Choose a place on the plane, and see what each of the two makes of it. Where is the tip of the
+# autoencoder's arm, and what lies beside it? How far out can you go until an image falls apart?
 
 # %%
-place = torch.tensor([[-9.0, -2.0]])
+place = torch.tensor([[0.5, 0.5]])
 figures.image_rows(
     {name: model.decode(place).detach() for name, model in models.items()}, "One place, decoded"
 )

@@ -101,12 +101,15 @@ def test_a_notebook_asks_shows_and_leads_on(name):
     assert f"({following.stem}.ipynb)" in prose.replace("\n", "")
 
 
-def test_00_the_autoencoder_has_holes_and_the_vae_hardly_any():
+def test_00_draws_miss_a_part_of_the_autoencoders_codes_and_hardly_any_of_the_vaes():
     kind = "of codes and draws have a nearest neighbour"
     (plain,) = found("00_why_variational", rf"autoencoder: ([\d.]+) {kind}")
     (vae,) = found("00_why_variational", rf"VAE: ([\d.]+) {kind}")
     (own,) = found("00_why_variational", r"normal distribution of its own: ([\d.]+)")
     assert min(plain, own) > vae + 0.08 and 0.45 < vae < 0.6
+    inside = r"\n +([\d.]+) of the codes inside the outer circle, ([\d.]+) of the others"
+    near, far = found("00_why_variational", rf"autoencoder: .*{inside}")
+    assert near < 0.6 and far > 0.9
     light, whole = (
         found("00_why_variational", rf"{model}, 128 latents: squared error ([\d.]+)")[0]
         for model in ("0.0001", "VAE")
