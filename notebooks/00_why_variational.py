@@ -72,10 +72,10 @@ codes = {name: posterior_means(model, data.test) for name, model in models.items
 # %% [markdown]
 # ## Where do the codes lie?
 #
-# *Before you look: does anything tell an autoencoder where to put its codes?* Below is the code #
-# of every test image (the VAE's posterior mean), a dot each, in the colour of the object that it
-# shows. The circles are where a draw from N(0, 1) falls: half of them inside the inner one, 99 %
-# inside the outer.
+# *Before you look: does anything tell an autoencoder where to put its codes?* Below is the code of
+# every test image (of a VAE, which answers with a normal distribution of codes, its mean), a dot
+# each, in the colour of the object that it shows. The circles show where draws from N(0, 1) fall:
+# half of them inside the inner one, 99 % inside the outer.
 
 # %%
 # The built-in shapes come with the factors that made them; other images show their mean colour.
@@ -87,7 +87,9 @@ if dataset == "shapes":
     colours = np.stack([np.interp(place, range(len(HUES)), part) for part in HUES.T], axis=1)
 
 # %% tags=["report"]
-figure, axes = figures.panels(2, f"The codes of the test images of {data.title}", (12, 6))
+figure, axes = figures.panels(
+    2, f"Codes of test images, and circles that hold 50 and 99 % of draws, {data.title}", (12, 6)
+)
 for axis, (name, points) in zip(axes[0], codes.items(), strict=True):
     axis.scatter(*points.T, c=colours, s=9)
     for radius in (1.18, 3.03):
@@ -119,7 +121,7 @@ plt.show()
 # %% [markdown]
 # The autoencoder's draws look well: wherever they fall, there are codes. But look for magenta. It
 # knows how to paint it, and no draw asks it to. The VAE's palette is smaller, since it pays for
-# every nat that it says, but its draws use all of it.
+# every nat (1.44 bits) that it says, but its draws use all of it.
 #
 # ## The whole plane, decoded
 #
@@ -141,7 +143,9 @@ def plane(model, left, right, tiles=16):
 
 
 # %% tags=["report"]
-figure, axes = figures.panels(2, f"The decoded plane of both models, {data.title}", (12, 6))
+figure, axes = figures.panels(
+    2, f"The decoded plane, and circles that hold 50 and 99 % of draws, {data.title}", (12, 6)
+)
 for axis, (name, model) in zip(axes[0], models.items(), strict=True):
     low, high = codes[name].quantile(torch.tensor([0.025, 0.975]), dim=0)
     if name == "VAE":
@@ -156,7 +160,7 @@ for axis, (name, model) in zip(axes[0], models.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# Most of what the autoencoder can paint lies outside: a draw would have to fall there. And in two
+# Nearly all of the autoencoder's magenta lies outside: a draw would have to fall there. And in two
 # dimensions even the empty land decodes to something, for no place is far from a settled one, and
 # the decoder has little choice but to go on as it does there.
 #
@@ -172,8 +176,8 @@ figures.strips(walks, f"Between two encoded test images of {data.title}")
 plt.show()
 
 # %% [markdown]
-# Both walk well: an object changes its kind and its colour by degrees. Between two codes lie other
-# codes.
+# Both walk well: an object changes its kind by degrees, and in the autoencoder its colour too (to
+# this VAE both are blue). Between two codes lie other codes.
 #
 # ## One number
 #
@@ -189,11 +193,11 @@ plt.show()
 
 # %%
 def own_kind(points, others):
-    """Say of each of `points` and of as many `others` if its nearest neighbour is of its kind."""
+    """Return how many of points and as many others have a nearest neighbour of their own kind."""
     n = min(len(points), len(others))
     both = torch.cat([points[:n], others[:n]]).numpy()
     _, neighbours = KDTree(both).query(both, k=2)
-    return (neighbours[:, 1] < n) == (neighbours[:, 0] < n)
+    return ((neighbours[:, 1] < n) == (neighbours[:, 0] < n)).mean()
 
 
 # %% tags=["report"]
@@ -203,17 +207,15 @@ with torch.no_grad():
 points = {"autoencoder": codes["autoencoder"], "VAE": VAE.reparameterize(*posterior)}
 draws = prior_draws(models["VAE"], len(data.test), seed=1)
 for name, place in points.items():
-    same, outside = own_kind(place, draws), place.norm(dim=1).numpy() > 3.03
-    print(
-        f"{name}: {same.mean():.2f} of codes and draws have a nearest neighbour of their own kind"
-    )
-    inner, outer = (same[: len(place)][part].mean() for part in (~outside, outside))
-    print(f"  {inner:.2f} of the codes inside the outer circle, {outer:.2f} of the others")
-    print(f"  outside it lie {outside.mean():.0%} of the codes, and 1% of the draws")
+    share = own_kind(place, draws)
+    print(f"{name}: {share:.2f} of codes and draws have a nearest neighbour of their own kind")
+    inside, drawn = (points[points.norm(dim=1) < 3.03] for points in (place, draws))
+    print(f"  {own_kind(inside, drawn):.2f} of as many of each inside the outer circle")
+    print(f"  outside lie {1 - len(inside) / len(place):.0%} of the codes and 1% of the draws")
 
 # %% [markdown]
-# Inside the circle the autoencoder's codes are spread hardly worse than the VAE's. What is wrong
-# with them is what the picture shows: a third of them, and so a third of what the model knows, lies
+# Inside the circle the autoencoder's codes are spread a little worse than the VAE's. What is wrong
+# above all is what the picture shows: a third of them, and so a third of what the model knows, lies
 # where draws hardly ever come.
 #
 # One may object that N(0, 1) was never promised by the autoencoder. So let it choose: fit a normal
@@ -224,8 +226,8 @@ own = torch.distributions.MultivariateNormal(
     points["autoencoder"].mean(0), torch.cov(points["autoencoder"].T)
 )
 torch.manual_seed(1)
-same = own_kind(points["autoencoder"], own.sample((len(data.test),)))
-print(f"autoencoder, with a normal distribution of its own: {same.mean():.2f}")
+share = own_kind(points["autoencoder"], own.sample((len(data.test),)))
+print(f"autoencoder, with a normal distribution of its own: {share:.2f}")
 
 # %% [markdown]
 # That does not help: a crowd with an arm is no normal distribution, and one that reaches the arm
@@ -291,7 +293,7 @@ for name, model in [*models.items(), *large.items()]:
 # %% [markdown]
 # With two latents, nothing that one seed could show: both are short of room, and neither can say
 # much. With 128 the price is plain: the model that may say whatever it likes errs a quarter as
-# much, and says where to draw from to nobody.
+# much, and tells nobody where to draw from.
 #
 # ## Now you
 #

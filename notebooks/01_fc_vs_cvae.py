@@ -13,8 +13,9 @@
 # parameter set, trained on the same images in the same order: one sees an image as a long list of
 # values (FC-VAE), the other through small windows that slide over it (CVAE; here that is short for
 # *convolutional* VAE, elsewhere often for *conditional*). Beside them stands a ruler: the best that
-# a *linear* encoder and decoder can do, which is solved instead of trained. The set is the study's
-# p2: batches of 128 images, Adam with a learning rate of 0.0005, 128 latents.
+# a *linear* encoder and decoder can do, which is solved instead of trained. The parameter set is p2
+# of the published study that is rebuilt here: batches of 128 images, Adam with a learning rate of
+# 0.0005, 128 latents.
 
 # %% tags=["parameters"]
 params = "p2"
@@ -67,9 +68,9 @@ print(
 # %% [markdown]
 # ## What do they imagine?
 #
-# Nobody has drawn these. Each image is a draw from N(0, 1), decoded. All rows come from the same
-# ten draws, but each model has a latent space of its own, so the images of a column have nothing
-# to do with one another. *Which row would you rather take for images of the data set?*
+# Nobody has drawn these. Each image is a draw from N(0, 1), the *prior*, decoded. All rows come
+# from the same ten draws, but each model has a latent space of its own, so the images of a column
+# have nothing to do with one another. *Which row would you rather take for images of the data set?*
 
 # %% tags=["report"]
 figures.samples(trained, f"Decoded draws from the prior, trained on {data.title}, {params}", seed=1)
@@ -146,9 +147,10 @@ print(f"{'to_mu':10} → {conv.model.to_mu(x).shape[1]}, and to_logvar likewise"
 # %% [markdown]
 # ### The draw
 #
-# The encoder does not answer with a code but with a distribution of codes, N(mu, sigma²). A draw
-# from it has no gradient; written as mu + sigma × noise it has one, for mu and for sigma, and the
-# randomness sits in a factor that depends on nothing learned. That is the *reparameterization*:
+# The encoder does not answer with a code but with a distribution of codes, the *posterior* N(mu,
+# sigma²). A draw from it has no gradient; written as mu + sigma × noise it has one, for mu and for
+# sigma, and the randomness sits in a factor that depends on nothing learned. That is the
+# *reparameterization*:
 
 
 # %%
@@ -222,9 +224,9 @@ figures.image_rows(stages, f"The first 200 steps of a CVAE on {data.title}, 64 i
 plt.show()
 
 # %% [markdown]
-# First something like the mean image, then a hint of outlines; colours take longer. It is what
-# gradient descent finds first, and not what pays best: the first principal component of these
-# images is the object's colour.
+# After 60 steps little more than a blurred mean image, after 200 a hint of outlines; colours take
+# longer. It is what gradient descent finds first, and not what would pay best: the direction in
+# which these images differ most is the colour of the object.
 #
 # ## How did they learn?
 #

@@ -9,12 +9,12 @@
 # %% [markdown]
 # # Is there something sensible between two images?
 #
-# Take two draws from the prior, walk from one to the other in ten equal steps, and decode each. A
-# latent space without holes has something good at every step. (The reverse is not true: in 00 a
-# model full of holes walks well, too. What is looked at here is the way, and not the land beside
-# it, which is for 09.) As stored, the notebook walks through the models that come with the
-# repository, trained on faces and on CIFAR-10 (JPEG), and needs no data set; `dataset` takes any
-# other.
+# Take two draws from the prior, walk from one to the other in nine equal steps, and decode all ten
+# places. A latent space without holes has something good at each. (The reverse is not true: in 00 a
+# model walks well whose codes lie, for a third, where no draw falls. What is looked at here is the
+# way, and not the land beside it, which is for 09.) As stored, the notebook walks through the
+# models that come with the repository, trained on faces and on CIFAR-10 (JPEG), and needs no data
+# set; `dataset` takes any other.
 
 # %% tags=["parameters"]
 params = "p2"

@@ -67,12 +67,12 @@ print(
 
 # %% [markdown]
 # The study trained on 30 % of CelebA, 48,831 faces, and stopped after about 22 epochs. Fewer images
-# make shorter epochs, and the rule of stopping, which asks for half a nat an epoch, ends a training
-# of such epochs after fewer steps.
+# make shorter epochs, and the rule of stopping, which asks for half a nat in five epochs, however
+# short they are, ends such a training after fewer steps.
 #
 # ## Are faces easier?
 #
-# They look far better than what the same CVAE imagines from CIFAR-10 (01). *Is its loss as much
+# They look far better than what the same CVAE imagines from CIFAR-10 (02). *Is its loss as much
 # lower?* Mean and standard deviation over the seeds, nats per image:
 
 # %% tags=["report"]
@@ -85,10 +85,12 @@ for (of, name), own in table[table["model"] != "fc"].groupby(["title", "model"],
 pd.DataFrame(rows).transpose()
 
 # %% [markdown]
-# It is not: the same error for the same nats, within a nat. What looks better is how alike faces
-# are, to each other and to what our eyes are ready to see; the loss is a sum over pixels, and knows
-# nothing of that. And a linear VAE, which is PCA with a price (01), reconstructs faces as well as
-# the CVAE does. All that the CVAE is ahead by, it saves in nats.
+# It is not: the same error for the same nats, within a nat. (The model of faces had fewer images to
+# learn from. With a fifth of CIFAR-10's, some more than there are faces, a CVAE ends near 77 (07),
+# so for as many images faces are a little easier, by far less than they look.) What looks better is
+# how alike faces are, to each other and to what our eyes are ready to see; the loss is a sum over
+# pixels, and knows nothing of that. And a linear VAE, which is PCA with a price (01), reconstructs
+# faces as well as the CVAE does. All that the CVAE is ahead by, it saves in nats.
 #
 # ## How did it learn?
 
@@ -123,9 +125,9 @@ print(f"squared error of {kind} images, z the posterior mean, as shown: {shown:.
 print(f"z a draw from the posterior, as in the loss: {drawn_z:.1f}, of test images {real:.1f}")
 
 # %% [markdown]
-# Of its own faces some colour and contrast. Of a real one far more, as the error says, and what it
-# is, the drawn ones show: whatever faces of CelebA do not have, round eyes of any colour and
-# glasses with a frame, becomes what they do have.
+# Of its own faces some colour and contrast. Of a real one far more, as the error says, but of what
+# kind cannot be shown here. The drawn ones show the extreme: what is rare among photographs or
+# absent from them, round eyes of any colour and thick round glasses, becomes what is common.
 #
 # ## From one face to another
 #
@@ -139,7 +141,8 @@ figures.strips(strips, f"Between two encoded {kind} images, {title}")
 plt.show()
 
 # %% [markdown]
-# It is: heads turn and hair grows by degrees, and nobody has three eyes on the way.
+# It is, and nobody has three eyes on the way. Heads seem to turn and hair to grow; but by 03 a
+# cross-fade would look much the same.
 #
 # ## What does one latent mean?
 #

@@ -191,8 +191,9 @@ figures.strips(walks, f"Between two encoded test images: {trained_on}")
 plt.show()
 for label, model in list(models.items())[1:]:
     means = posterior_means(model, data.test[:100])
-    steps = spread(unevenness(model, means[:50], means[50:]).tolist(), 2)
-    print(f"{label}: largest over mean step {steps} (50 pairs of test images, see 03)")
+    starts, arrivals = means[::2], means[1::2]
+    steps = spread(unevenness(model, starts[: len(arrivals)], arrivals).tolist(), 2)
+    print(f"{label}: largest over mean step {steps} ({len(arrivals)} pairs of test images, see 03)")
 
 # %% [markdown]
 # In (a) there is nothing to walk between. Between two codes that the encoder has made, (b) walks
@@ -223,7 +224,8 @@ for _, run in table[table["title"] == "CIFAR-10 (JPEG)"].iterrows():
     )
 
 # %% [markdown]
-# They are not: the same three ends.
+# They are not: (a) says nothing, (b) says everything, and (c) lies between. (Of photographs there
+# is more to say than of shapes, and so (c) uses more latents.)
 #
 # ## Now you
 #
@@ -241,6 +243,6 @@ figures.image_rows(
 plt.show()
 
 # %% [markdown]
-# That is the study as it was published; the [README](../README.md) has all results. The rest asks
-# what it left open. Next: [06, is it the convolution, or the budget, the size, the stopping
-# rule?](06_fair_comparison.ipynb)
+# That is what the study asked, and what a ruler says to it; the [README](../README.md) has all
+# results. The rest asks what it left open. Next: [06, is it the convolution, or the budget, the
+# size, the stopping rule?](06_fair_comparison.ipynb)

@@ -107,9 +107,9 @@ def test_00_draws_miss_a_part_of_the_autoencoders_codes_and_hardly_any_of_the_va
     (vae,) = found("00_why_variational", rf"VAE: ([\d.]+) {kind}")
     (own,) = found("00_why_variational", r"normal distribution of its own: ([\d.]+)")
     assert min(plain, own) > vae + 0.08 and 0.45 < vae < 0.6
-    inside = r"\n +([\d.]+) of the codes inside the outer circle, ([\d.]+) of the others"
-    near, far = found("00_why_variational", rf"autoencoder: .*{inside}")
-    assert near < 0.6 and far > 0.9
+    kept_in = r"\n +([\d.]+) of as many of each inside .*\n +outside lie (\d+)% of the codes"
+    inside, lost = found("00_why_variational", rf"autoencoder: .*{kept_in}")
+    assert inside < plain - 0.05 and lost > 25
     light, whole = (
         found("00_why_variational", rf"{model}, 128 latents: squared error ([\d.]+)")[0]
         for model in ("0.0001", "VAE")
@@ -150,9 +150,9 @@ def test_03_walks_are_even_and_nearly_cross_fades_but_between_shapes():
         (r"(.+): largest over mean step ([\d.]+)", (1, 1.5), 1.5),
         (r"(.+): between walk and cross-fade ([\d.]+)%", (0, 3), 10),
     ):
-        found = {name: float(number) for name, number in re.findall(pattern, shown)}
-        assert found.pop("CVAE, shapes") > of_shapes and found.pop("linear VAE, CIFAR-10") <= 1
-        assert len(found) == 3 and all(bounds[0] < one < bounds[1] for one in found.values())
+        numbers = {name: float(number) for name, number in re.findall(pattern, shown)}
+        assert numbers.pop("CVAE, shapes") > of_shapes and numbers.pop("linear VAE, CIFAR-10") <= 1
+        assert len(numbers) == 3 and all(bounds[0] < one < bounds[1] for one in numbers.values())
 
 
 def test_04_the_faces_are_those_of_the_published_run():
