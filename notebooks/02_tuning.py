@@ -265,10 +265,10 @@ if dataset == "published":
 # %% [markdown]
 # Not all: p1 was ended on an earlier plateau than p2 and p3 dipped at. Nor was it the seed: with p1
 # all three stopped at the same epoch, with nine latents in use (those whose posterior means differ
-# between images, see 05), and with p2 all three got past it. The study's FC-VAE with p1
-# seems to have got past it too, by its epochs and its loss, and we cannot say why. Either way
-# *epochs until it stopped* tells of a rule and a plateau more than of a model, and the losses are
-# those of runs that still had something to learn.
+# between images, see 05), and with p2 all three got past it. The study's FC-VAE with p1 seems to
+# have got past it too, by its epochs and its loss, and we cannot say why. Either way *epochs until
+# it stopped* tells of a rule and a plateau more than of a model, and the losses are those of runs
+# that still had something to learn.
 #
 # *Would the validation loss have stopped them elsewhere?* Only an earlier stop can be seen, since
 # the histories end where the training loss ended them; – says that there was none.
@@ -296,8 +296,7 @@ pd.DataFrame(rows).transpose()
 # (Student's t). A claim **holds** where the mean is above zero and a mean as far from zero, on
 # either side, would come by chance in less than 5 % of such studies. Whoever asks three times is
 # three times as likely to be fooled once, so the tests of one claim are corrected for their number
-# (Holm
-# 1979): *which interval lies above zero and yet is not enough?*
+# (Holm 1979): *which interval lies above zero and yet is not enough?*
 
 # %% tags=["report"]
 pd.set_option("display.max_colwidth", None)

@@ -106,10 +106,10 @@ print(f"averaged over {values:,} values: {error / values:.3f}")
 
 # %% [markdown]
 # Behind it: all its weights do not beat one image. And this is why no training can help. With the
-# mean, the largest error that there is to save is the second number, a few hundredths. A latent
-# that spends more nats than that, all its life, makes the loss worse, however much it says. (The
-# error with z drawn from the posterior is that of the loss; that with its mean, over 500 images, is
-# that of the figure.)
+# mean, the largest error that there is to save is the second number, a few hundredths. Latents that
+# together spend more nats than that make the loss worse, however much they say. (The error with z
+# drawn from the posterior is that of the loss; that with its mean, over 500 images, is that of the
+# figure.)
 #
 # ## How many nats does each latent carry?
 
