@@ -56,7 +56,7 @@ plt.show()
 
 # %% [markdown]
 # Both have seen the same images, and the first reconstructs them better (it is model (b) of
-# [05](05_posterior_collapse.ipynb)). Why is it at a loss here, and the other is not?
+# [05](05_posterior_collapse.ipynb)). Why does it fail here, where the other does not?
 #
 # 128 numbers cannot be drawn on paper. Two can. From here on, a code is two numbers, and the
 # autoencoder is a plain one: no noise, no KL term.
@@ -73,9 +73,9 @@ codes = {name: posterior_means(model, data.test) for name, model in models.items
 # ## Where do the codes lie?
 #
 # *Before you look: does anything tell an autoencoder where to put its codes?* Below is the code of
-# every test image (of a VAE, which answers with a normal distribution of codes, its mean), a dot
-# each, in the colour of the object that it shows. The circles show where draws from N(0, 1) fall:
-# half of them inside the inner one, 99 % inside the outer.
+# every test image (of a VAE, which answers with a normal distribution of codes, its *posterior*,
+# the mean), a dot each, in the colour of the object that it shows. The circles show where draws
+# from N(0, 1) fall: half of them inside the inner one, 99 % inside the outer.
 
 # %%
 # The built-in shapes come with the factors that made them; other images show their mean colour.
@@ -119,14 +119,14 @@ figures.image_rows(
 plt.show()
 
 # %% [markdown]
-# The autoencoder's draws look well: wherever they fall, there are codes. But look for magenta. It
+# The autoencoder's draws look well: wherever they fall, codes are not far. But look for magenta. It
 # knows how to paint it, and no draw asks it to. The VAE's palette is smaller, since it pays for
 # every nat (1.44 bits) that it says, but its draws use all of it.
 #
 # ## The whole plane, decoded
 #
 # Every tile is the decoded image of its place, over the middle 95 % of the autoencoder's codes
-# along each latent, and up to two and a half units from the origin for the VAE. The circles are the
+# along each latent, and from −2.5 to 2.5 for the VAE. The circles are the
 # same as above.
 
 

@@ -13,9 +13,10 @@
 # parameter set, trained on the same images in the same order: one sees an image as a long list of
 # values (FC-VAE), the other through small windows that slide over it (CVAE; here that is short for
 # *convolutional* VAE, elsewhere often for *conditional*). Beside them stands a ruler: the best that
-# a *linear* encoder and decoder can do, which is solved instead of trained. The parameter set is p2
-# of the published study that is rebuilt here: batches of 128 images, Adam with a learning rate of
-# 0.0005, 128 latents.
+# a *linear* encoder and decoder can do, which is solved instead of trained. These notebooks rebuild
+# a published study, which compared the two on CIFAR-10 with three *parameter sets*, p1, p2 and p3
+# (see 02). The one here is p2: batches of 128 images, Adam with a learning rate of 0.0005, 128
+# latents.
 
 # %% tags=["parameters"]
 params = "p2"
@@ -230,10 +231,11 @@ plt.show()
 #
 # ## How did they learn?
 #
-# Training stops when the training loss has not fallen by more than 0.5 nats for five epochs, and
-# the weights of the best epoch (the dot) are kept. The training loss is averaged while the weights
-# still move, so it lags behind the validation loss at first. (The first epoch would flatten all
-# others, and is left out.)
+# An epoch makes progress if its training loss is more than 0.5 nats below that of the last epoch
+# that made progress. Five epochs in a row without progress end the training, and the weights of the
+# best epoch (the dot) are kept. The training loss is averaged while the weights still move, so it
+# lags behind the validation loss at first. (The first epoch would flatten all others, and is left
+# out.)
 
 # %% tags=["report"]
 figures.loss_curves(runs, f"Loss and its two parts on {data.title}, parameter set {params}")

@@ -214,9 +214,9 @@ print(f"jumps of standard deviation 0.50 on a slope: measured {oscillation(curve
 # %% [markdown]
 # ## When does a training stop?
 #
-# The rule: stop when the training loss has not fallen by more than 0.5 nats below its last
-# progress for five epochs. *Look at how much each run gained in its last five epochs. How sure
-# would you be that it had nothing left to learn?*
+# The rule (01): five epochs in a row whose training loss is not more than 0.5 nats below that of
+# the last epoch that made progress end the training. *Look at how much each run gained in its last
+# five epochs. How sure would you be that it had nothing left to learn?*
 
 # %% tags=["report"]
 figure, axes = figures.panels(

@@ -66,9 +66,9 @@ print(
 )
 
 # %% [markdown]
-# The study trained on 30 % of CelebA, 48,831 faces, and stopped after about 22 epochs. Fewer images
-# make shorter epochs, and the rule of stopping, which asks for half a nat in five epochs, however
-# short they are, ends such a training after fewer steps.
+# The study trained on 30 % of CelebA's training part, 48,831 faces, and stopped after about 22
+# epochs. Fewer images make shorter epochs, and the rule of stopping, which asks for half a nat in
+# five epochs, however short they are, ends such a training after fewer steps.
 #
 # ## Are faces easier?
 #
@@ -90,7 +90,7 @@ pd.DataFrame(rows).transpose()
 # so for as many images faces are a little easier, by far less than they look.) What looks better is
 # how alike faces are, to each other and to what our eyes are ready to see; the loss is a sum over
 # pixels, and knows nothing of that. And a linear VAE, which is PCA with a price (01), reconstructs
-# faces as well as the CVAE does. All that the CVAE is ahead by, it saves in nats.
+# faces as well as the CVAE does. All that the CVAE is ahead by, it saves in the KL term.
 #
 # ## How did it learn?
 

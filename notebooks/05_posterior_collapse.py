@@ -106,10 +106,12 @@ print(f"averaged over {values:,} values: {error / values:.3f}")
 
 # %% [markdown]
 # Behind it: all its weights do not beat one image. And this is why no training can help. With the
-# mean, the largest error that there is to save is the second number, a few hundredths. Latents that
-# together spend more nats than that make the loss worse, however much they say. (The error with z
-# drawn from the posterior is that of the loss; that with its mean, over 500 images, is that of the
-# figure.)
+# mean, the most that there is to save is the second number, a few hundredths: latents that together
+# spend more nats than that make the loss worse, however much they say. Nor does it help to spend
+# less. To a linear model, which can be solved, a direction is worth describing only where its
+# variance exceeds half the price of a nat (08), here half of 3,072 in summed squared error, and all
+# directions together have the first number. (The error with z drawn from the posterior is that of
+# the loss; that with its mean, over 500 images, is that of the figure.)
 #
 # ## How many nats does each latent carry?
 
@@ -124,13 +126,14 @@ plt.show()
 #   whole loss is below the 0.5 that early stopping counts as progress. Waiting would change
 #   nothing: the price of a nat stays the same.)
 # - In **(b)** the reconstruction wins. Information is almost free, every latent is used, and the
-#   posteriors become narrow, nearly points: a plain autoencoder, with its holes.
+#   posteriors become narrow, nearly points: nearly a plain autoencoder.
 # - In **(c)** the latents that are worth their nats are used, and the others rest on the prior.
 #
 # ## Is (a) another loss, or another price?
 #
-# *The mean is the sum over 3,072 values. What β would one have to set beside the mean to have (c)
-# back?* Divide the whole loss of (c) by the number of values:
+# *The mean is the sum over 3,072 values. What weight on the KL term, usually called β, would one
+# have to set beside the mean to have (c) back?* Divide the whole loss of (c) by the number of
+# values:
 
 # %%
 with torch.no_grad():
@@ -199,7 +202,7 @@ for label, model in list(models.items())[1:]:
 # In (a) there is nothing to walk between. Between two codes that the encoder has made, (b) walks
 # more evenly than (c), which has to jump from one kind of object to another; what either shows
 # half-way has no name. So walks do not tell a good space from a bad one. What (b) lacks are good
-# *draws*: N(0, 1) falls where no code has ever been, by place and by scale as much as by holes, and
+# *draws*: N(0, 1) falls where no code has ever been, mostly by place and by scale:
 # [00](00_why_variational.ipynb) draws from where the codes of (b) are, and gets most of a shape.
 #
 # (a) and (b) are easily taken for one failure, since both imagine nothing. They have opposite
