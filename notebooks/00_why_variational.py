@@ -86,14 +86,22 @@ if dataset == "shapes":
     place = factors["hue"] * (len(HUES) - 1)
     colours = np.stack([np.interp(place, range(len(HUES)), part) for part in HUES.T], axis=1)
 
+INNER, OUTER = 1.18, 3.03  # hold 50 and 99 % of the draws from N(0, 1)
+
+
+def add_circles(axis):
+    """Draw both circles."""
+    for radius in (INNER, OUTER):
+        axis.add_patch(plt.Circle((0, 0), radius, fill=False, color="black"))
+
+
 # %% tags=["report"]
 figure, axes = figures.panels(
     2, f"Codes of test images, and circles that hold 50 and 99 % of draws, {data.title}", (12, 6)
 )
 for axis, (name, points) in zip(axes[0], codes.items(), strict=True):
     axis.scatter(*points.T, c=colours, s=9)
-    for radius in (1.18, 3.03):
-        axis.add_patch(plt.Circle((0, 0), radius, fill=False, color="black"))
+    add_circles(axis)
     axis.set(title=name, xlabel="first latent", ylabel="second latent", aspect="equal")
     axis.set_adjustable("datalim")
 plt.show()
@@ -152,8 +160,7 @@ for axis, (name, model) in zip(axes[0], models.items(), strict=True):
         low, high = torch.full((2,), -2.5), torch.full((2,), 2.5)
     image, extent = plane(model, low, high)
     axis.imshow(image, extent=extent)
-    for radius in (1.18, 3.03):
-        axis.add_patch(plt.Circle((0, 0), radius, fill=False, color="black"))
+    add_circles(axis)
     axis.set(title=name, xlabel="first latent", ylabel="second latent")
     axis.set(xlim=extent[:2], ylim=extent[2:])
     axis.grid(visible=False)
@@ -193,7 +200,7 @@ plt.show()
 
 # %%
 def own_kind(points, others):
-    """Return how many of points and as many others have a nearest neighbour of their own kind."""
+    """Return the share, of points and as many others, whose nearest neighbour is of their kind."""
     n = min(len(points), len(others))
     both = torch.cat([points[:n], others[:n]]).numpy()
     _, neighbours = KDTree(both).query(both, k=2)
@@ -209,7 +216,7 @@ draws = prior_draws(models["VAE"], len(data.test), seed=1)
 for name, place in points.items():
     share = own_kind(place, draws)
     print(f"{name}: {share:.2f} of codes and draws have a nearest neighbour of their own kind")
-    inside, drawn = (points[points.norm(dim=1) < 3.03] for points in (place, draws))
+    inside, drawn = (points[points.norm(dim=1) < OUTER] for points in (place, draws))
     print(f"  {own_kind(inside, drawn):.2f} of as many of each inside the outer circle")
     print(f"  outside lie {1 - len(inside) / len(place):.0%} of the codes and 1% of the draws")
 

@@ -252,14 +252,15 @@ plt.show()
 # is drawn.
 
 # %%
-errors = {}
-for name, model in trained.items():
-    error = (model.reconstruct(data.test) - data.test / 255).square()
-    errors[name] = error.sum(1).mean(0)
+errors = {
+    name: (model.reconstruct(data.test) - data.test / 255).square().sum(1)
+    for name, model in trained.items()
+}
+by_place = {name: error.mean(0) for name, error in errors.items()}
 title = f"Squared error by place, test images of {data.title}"
-figure, axes = figures.panels(len(errors), title, (12, 4))
-highest = max(float(error.max()) for error in errors.values())
-for axis, (name, error) in zip(axes[0], errors.items(), strict=True):
+figure, axes = figures.panels(len(by_place), title, (12, 4))
+highest = max(float(error.max()) for error in by_place.values())
+for axis, (name, error) in zip(axes[0], by_place.items(), strict=True):
     shown = axis.imshow(error, cmap="magma", vmin=0, vmax=highest)
     axis.set(title=f"{name}: {error.sum():.1f} per image in all", xlabel="x", ylabel="y")
     axis.grid(visible=False)
@@ -270,9 +271,8 @@ plt.show()
 grey = (data.test / 255).mean(1)
 slope = sum(part.square() for part in torch.gradient(grey, dim=(1, 2))).flatten(1)
 steep = slope > slope.quantile(0.8, dim=1, keepdim=True)
-for name, model in trained.items():
-    error = (model.reconstruct(data.test) - data.test / 255).square().sum(1).flatten(1)
-    share = float(error[steep].sum() / error.sum())
+for name, error in errors.items():
+    share = float(error.flatten(1)[steep].sum() / error.sum())
     print(f"{name}: {share:.0%} of the squared error in the steepest fifth of each image's pixels")
 
 # %% [markdown]

@@ -224,9 +224,11 @@ figure, axes = figures.panels(
     f"Fall of the training loss over five epochs, {title}, seed {first[0].config.seed}",
     (10, 4.5),
 )
+gained = []
 for run in first:
     losses = [row["train_loss"] for row in run.history]
     gains = [before - after for before, after in zip(losses, losses[5:], strict=False)]
+    gained.append(gains)
     label = f"{run.config.params.name} {run.model.title}"
     line = figures.LINES[sets.index(run.config.params.name) % len(figures.LINES)]
     axes[0, 0].plot(range(6, len(losses) + 1), gains, line, color=run.model.colour, label=label)
@@ -243,15 +245,14 @@ plt.show()
 # place?*
 
 # %%
-for run in first:
-    losses = [row["train_loss"] for row in run.history]
-    gains = [before - after for before, after in zip(losses, losses[5:], strict=False)]
-    low = next((n for n, gain in enumerate(gains, start=6) if gain < 0.5), len(losses))
-    loss, kl = (run.history[low - 1][f"train_{part}"] for part in ("loss", "kl"))
+for run, gains in zip(first, gained, strict=True):
     if run.model.name == "fc":
+        end = len(run.history)
+        low = next((n for n, gain in enumerate(gains, start=6) if gain < 0.5), end)
+        loss, kl = (run.history[low - 1][f"train_{part}"] for part in ("loss", "kl"))
         print(
             f"FC-VAE {run.config.params.name} first gained less than 0.5 in five epochs in epoch "
-            f"{low}, at a loss of {loss:.1f} and a KL of {kl:.1f}, and ended in epoch {len(losses)}"
+            f"{low}, at a loss of {loss:.1f} and a KL of {kl:.1f}, and ended in epoch {end}"
         )
 
 # %% tags=["report"]

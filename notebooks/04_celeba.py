@@ -203,9 +203,9 @@ plt.show()
 
 # %%
 kinds = {
-    f"{kind} images": images[:200],
-    "the same, upside down": images[:200].flip(2),
-    "the same, negative": 255 - images[:200],
+    f"{kind} images": few,
+    "the same, upside down": few.flip(2),
+    "the same, negative": 255 - few,
     "drawn faces": drawn,
 }
 for name, odd in kinds.items():

@@ -219,10 +219,10 @@ for label, model in list(models.items())[1:]:
 table = read_results(PROJECT / "figures" / "results.csv")
 table = table[(table["model"] == "conv") & (table["params"] == "p2") & (table["seed"] == 0)]
 for _, run in table[table["title"] == "CIFAR-10 (JPEG)"].iterrows():
-    values = 3 * 32 * 32 if run["reduction"] == "mean" else 1
+    averaged_over = 3 * 32 * 32 if run["reduction"] == "mean" else 1
     print(
         f"{run['reduction']} + {run['beta']:g} KL: squared error "
-        f"{run['test_reconstruction'] * values:.1f}, KL {run['test_kl']:.1f}, "
+        f"{run['test_reconstruction'] * averaged_over:.1f}, KL {run['test_kl']:.1f}, "
         f"{run['active_dimensions']:.0f} of {run['latent_dim']} latents active"
     )
 

@@ -208,8 +208,8 @@ print(f"- sharing on top of it: {difference(ordered['local'], ordered['conv'])}"
 print(f"permuted, the CVAE loses {difference(permuted['conv'], ordered['conv'])}", end=" ")
 print(f"and the FC-VAE {difference(permuted['fc'], ordered['fc'])}")
 if dataset == "published":
-    tried = as_it_is(table[(table["model"] == "local") & (table["seed"] == seed)])
-    tried = tried[tried["epochs"] == epochs["local"]]
+    tuning = (table["seed"] == seed) & (table["epochs"] == epochs["local"])
+    tried = as_it_is(table[tuning & (table["model"] == "local")])
     tried = tried.sort_values("learning_rate")[["test_loss", "learning_rate"]].to_numpy()
     told = ", ".join(f"{loss:.1f} at {rate:g}" for loss, rate in tried)
     print(f"{MODELS['local'].title}, one seed, by learning rate: {told}")

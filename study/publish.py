@@ -98,10 +98,9 @@ def _write_rounded(task: Task, run: Run, folder: Path) -> dict[str, Any]:
     published = {"version": __version__, "date": f"{date.today():%Y-%m-%d}"}
     published |= {"weights": str(precision).removeprefix("torch."), "rounding": round(change, 5)}
     some = test[:BOUNDED]
-    bounds = {"bound": importance_weighted_bound(model, some).mean().item()}
-    bounds["bound_one_draw"] = evaluate(model, some)["loss"]
-    published |= {"code": training_code(type(model))}
-    published |= {name: round(bound, 3) for name, bound in bounds.items()}
+    published["code"] = training_code(type(model))
+    published["bound"] = round(importance_weighted_bound(model, some).mean().item(), 3)
+    published["bound_one_draw"] = round(evaluate(model, some)["loss"], 3)
     place = folder / run.dataset["name"] / run.folder.name
     shutil.rmtree(place, ignore_errors=True)
     record = {**run.record, "published": published}
