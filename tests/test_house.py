@@ -62,3 +62,9 @@ def test_imports_point_down(path):
 def test_no_module_can_execute_the_bytes_of_a_file(path):
     used = set(names_used(path)) | {name.split(".")[0] for name in names_used(path)}
     assert not used & UNSAFE and "study" not in used
+
+
+def test_the_science_reads_in_one_sitting():
+    core = ("models", "loss", "parameter_sets", "training", "latent")
+    texts = [(PROJECT / f"vae_core/{name}.py").read_text(encoding="utf-8") for name in core]
+    assert sum(text.count("\n") for text in texts) <= 600

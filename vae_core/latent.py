@@ -34,19 +34,12 @@ def posterior_means(model: VAE, images: Tensor, batch_size: int = 512) -> Tensor
 def interpolate(
     model: VAE, z1: Tensor, z2: Tensor, steps: int = 10, spherical: bool = False
 ) -> Tensor:
-    """Decode the way from z1 to z2: z = (1 - alpha) z1 + alpha z2, alpha in equal steps.
+    """Decode the way from z1 to z2, [latent_dim] each: images [steps, C, H, W] in [0, 1].
 
-    A draw in d dimensions lies near the sphere of radius sqrt(d), and the straight line between
-    two of them passes inside it; `spherical` follows the great circle instead (White 2016,
-    "Sampling Generative Networks", arXiv:1609.04468), with the lengths of the ends mixed evenly.
-
-    Args:
-        z1: where it starts, [latent_dim].
-        z2: where it ends, [latent_dim].
-        steps: images on the way, both ends included; at least 2.
-
-    Returns:
-        images [steps, C, H, W] in [0, 1].
+    It is z = (1 - alpha) z1 + alpha z2, in equal steps of alpha. A draw in d dimensions lies near
+    the sphere of radius sqrt(d), and the straight line between two of them passes inside it;
+    `spherical` follows the great circle instead (White 2016, "Sampling Generative Networks",
+    arXiv:1609.04468), with the lengths of the ends mixed evenly.
 
     Raises:
         ValueError: fewer than two steps.
@@ -76,11 +69,7 @@ def slerp(z1: Tensor, z2: Tensor, alpha: Tensor) -> Tensor:
 
 @torch.no_grad()
 def traverse(model: VAE, z: Tensor, dimension: int, reach: float = 3.0, steps: int = 10) -> Tensor:
-    """Decode `z` [latent_dim] with one dimension moved from -reach to +reach about its value.
-
-    Returns:
-        images [steps, C, H, W] in [0, 1].
-    """
+    """Decode `z` [latent_dim], one dimension moved by -reach to +reach: [steps, C, H, W]."""
     path = z.repeat(steps, 1)
     path[:, dimension] += torch.linspace(-reach, reach, steps, device=z.device)
     return model.decode(path)

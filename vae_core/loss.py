@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-REDUCTIONS = ("sum", "mean")
-
 
 class ELBO(NamedTuple):
     """The loss and its two parts, each [N]: nats per image, one value an image.
@@ -35,10 +33,8 @@ def elbo(
     constant. `beta` is the weight of Higgins et al. 2017 ("beta-VAE").
 
     Args:
-        reconstruction: decoded images [N, C, H, W] in [0, 1].
-        images: the originals, of the same shape.
-        mu: posterior means [N, latent_dim].
-        logvar: logs of the posterior variances [N, latent_dim].
+        reconstruction, images: the decoded and the original images [N, C, H, W] in [0, 1].
+        mu, logvar: means and logs of the variances of the posteriors, [N, latent_dim].
         beta: weight of the KL term.
         reduction: "sum" adds the squared errors of an image's values, as the study does;
             "mean" averages them, which leaves the KL term far too heavy beside them.

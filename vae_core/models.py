@@ -17,18 +17,12 @@ class VAE(nn.Module):
     its encoder ends with, and builds `encoder` (images [N, C, H, W] to [N, hidden]) and `decoder`
     (latents [N, latent_dim] to logits that reshape to [N, C, H, W]). One with a method `fit(images,
     beta)` is solved by it instead of trained.
-
-    Attributes:
-        name: what the model is called in configurations, folders and tables of results.
-        title: what it is called where people read.
-        colour: its colour in every figure.
-        memory_format: how its images lie in memory.
     """
 
-    name: str
-    title: str
-    colour = "#555555"
-    memory_format = torch.contiguous_format
+    name: str  # in configurations, folders and tables of results
+    title: str  # where people read
+    colour = "#555555"  # in every figure
+    memory_format = torch.contiguous_format  # of its images
 
     def __init__(self, latent_dim: int, image_shape: tuple[int, int, int], hidden: int):
         super().__init__()
@@ -37,10 +31,7 @@ class VAE(nn.Module):
         self.to_logvar = nn.Linear(hidden, latent_dim)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mu and logvar of the posteriors of images [N, C, H, W] in [0, 1].
-
-        Both are [N, latent_dim] in float32.
-        """
+        """Return mu and logvar, float32 [N, latent_dim], of images [N, C, H, W] in [0, 1]."""
         hidden = self.encoder(images)
         return self.to_mu(hidden).float(), self.to_logvar(hidden).float()
 
@@ -76,9 +67,7 @@ class VAE(nn.Module):
         return self.decode(self.encode(self.unit_interval(images))[0])
 
     def unit_interval(self, images: Tensor) -> Tensor:
-        """Return uint8 images [N, C, H, W] as the model takes them: float32 in [0, 1].
-
-        They come on the model's device and in its memory format.
+        """Return uint8 images [N, C, H, W] as float32 in [0, 1], as and where the model takes them.
 
         Raises:
             ValueError: they are not uint8, or of another shape than the model was built for.
@@ -93,14 +82,10 @@ class VAE(nn.Module):
 
 
 class FCVAE(VAE):
-    """The fully connected VAE: all values of an image, 512, 256, the latents, and back.
-
-    Attributes:
-        width: what its hidden layers are multiplied by.
-    """
+    """The fully connected VAE: all values of an image, 512, 256, the latents, and back."""
 
     name, title, colour = "fc", "FC-VAE", "#d1495b"
-    width = 1.0
+    width = 1.0  # times the hidden layers
 
     def __init__(self, latent_dim, image_shape):
         # 3072 → 512 → 256 for 3×32×32
@@ -124,16 +109,13 @@ class ConvVAE(VAE):
     Each convolution halves height and width, and the channels are 32, 64, 128 … (so three of them
     for 32×32 and four for 64×64); transposed convolutions mirror them.
 
-    Attributes:
-        width: what the channels are multiplied by.
-
     Raises:
         ValueError: height or width is odd or below 8, so that nothing can be halved.
     """
 
     name, title, colour = "conv", "CVAE", "#00798c"
     memory_format = torch.channels_last
-    width = 1.0
+    width = 1.0  # times the channels
 
     def __init__(self, latent_dim, image_shape):
         outside, height, width = image_shape

@@ -12,16 +12,20 @@ from torch import Generator, Tensor
 
 from vae_core.data import Dataset
 from vae_core.evaluation import evaluate
-from vae_core.loss import REDUCTIONS, elbo
+from vae_core.loss import elbo
 from vae_core.models import MODELS, VAE
 from vae_core.parameter_sets import ParameterSet
 from vae_core.storage import number, progress, whole_number
 
-PRECISIONS = ("auto", "float32", "bfloat16")
-SCHEDULES = ("constant", "cosine")
-MONITORS = ("train", "validation")
-
+KNOWN = {
+    "model": MODELS,
+    "monitor": ("train", "validation"),
+    "reduction": ("sum", "mean"),
+    "precision": ("auto", "float32", "bfloat16"),
+    "schedule": ("constant", "cosine"),
+}
 History = list[dict[str, float]]
+Tensors = dict[str, Tensor]
 
 
 class TrainingDiverged(RuntimeError):
@@ -67,13 +71,7 @@ class Config:
             object.__setattr__(self, field, whole_number(field, getattr(self, field), least))
         for field in ("min_delta", "beta"):
             object.__setattr__(self, field, number(field, getattr(self, field)))
-        for field, known in (
-            ("model", MODELS),
-            ("monitor", MONITORS),
-            ("reduction", REDUCTIONS),
-            ("precision", PRECISIONS),
-            ("schedule", SCHEDULES),
-        ):
+        for field, known in KNOWN.items():
             value = getattr(self, field)
             if not isinstance(value, str) or value not in known:
                 raise ValueError(f"unknown {field} {value!r}; choose one of {', '.join(known)}")
@@ -87,7 +85,7 @@ class Config:
 class State(NamedTuple):
     """An unfinished training: weights, optimizer and best weights by name, and its epochs."""
 
-    tensors: dict[str, Tensor]
+    tensors: Tensors
     history: History
 
 
@@ -135,8 +133,9 @@ def train(
     start: State | None = None,
     after_epoch: Callable[[State], None] = lambda state: None,
 ) -> tuple[VAE, History]:
-    """Train until early stopping or `max_epochs`; a model with a closed form is solved.
+    """Train until early stopping or `max_epochs`; return the best epoch's model and the history.
 
+    A model with a closed form is solved. What is returned is on the CPU and in evaluation mode.
     Each epoch draws its order and its noise from generators seeded from the run's seed and the
     epoch's number, so a training that goes on from `start` sees what it would have seen.
 
@@ -145,9 +144,6 @@ def train(
         precision: what `config.precision` means on this device, "float32" or "bfloat16".
         start: what an interrupted training left.
         after_epoch: called after each epoch with what an interruption would leave.
-
-    Returns:
-        the model with the weights of the best epoch, on the CPU, and the history.
 
     Raises:
         TrainingDiverged: the loss became infinite or NaN.
@@ -240,19 +236,16 @@ def train_epoch(
 
 def diverged(what: str, epoch: int, where: str, history: History) -> TrainingDiverged:
     """Say where a training left the ground, and what was good before."""
-    good = "no epoch was finished before"
-    if history:
-        said = "epoch {epoch} was still good: training loss {train_loss:.2f}, "
-        good = (said + "validation loss {validation_loss:.2f}").format(**history[-1])
+    said = "epoch {epoch} was still good: training loss {train_loss:.2f}, "
+    said += "validation loss {validation_loss:.2f}"
+    good = said.format(**history[-1]) if history else "no epoch was finished before"
     return TrainingDiverged(
         f"{what} is infinite or not a number in epoch {epoch}, {where} ({good}); "
         "choose a smaller learning rate"
     )
 
 
-def snapshot(
-    model: VAE, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]
-) -> dict[str, Tensor]:
+def snapshot(model: VAE, optimizer: torch.optim.Optimizer, best: Tensors) -> Tensors:
     """Return everything that `restore` needs, by name."""
     tensors = {f"best/{name}": value for name, value in best.items()}
     for name, parameter in model.named_parameters():
@@ -262,9 +255,7 @@ def snapshot(
     return tensors
 
 
-def restore(
-    tensors: dict[str, Tensor], model: VAE, optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
+def restore(tensors: Tensors, model: VAE, optimizer: torch.optim.Optimizer) -> Tensors:
     """Put a snapshot into the model and the optimizer; return the best weights."""
     for name, parameter in model.named_parameters():
         parameter.data.copy_(tensors[f"weights/{name}"])
