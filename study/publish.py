@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,9 +16,9 @@ from study import answer
 from study.pages import TEMPLATES
 from study.runs import Settings, Task, study_tasks
 from vae_core import __version__, figures, tables
-from vae_core.checkpoints import Run, write_run
+from vae_core.checkpoints import RUN, Run, load_run, write_run
 from vae_core.evaluation import evaluate, importance_weighted_bound, operations
-from vae_core.experiment import published_runs, set_aside, training_code
+from vae_core.experiment import set_aside, training_code
 from vae_core.latent import imagine
 from vae_core.models import MODELS
 from vae_core.storage import PROJECT, write, writing
@@ -104,7 +105,7 @@ def _write_rounded(task: Task, run: Run, folder: Path) -> dict[str, Any]:
     place = folder / run.dataset["name"] / run.folder.name
     shutil.rmtree(place, ignore_errors=True)
     record = {**run.record, "published": published}
-    write_run(place, model, run.history, config, run.dataset, run.summary, record, precision)
+    write_run(replace(run, model=model, record=record, folder=place), precision)
     return published
 
 
@@ -170,7 +171,10 @@ def with_results(readme: str, section: str) -> str:
 def draw(folder: Path, checkpoints: Path, of: set[str]) -> list[Path]:
     """Draw the published runs of these data sets into `<data set>-samples.png` and so on."""
     datasets: dict[str, dict[str, Run]] = {}
-    for run in published_runs(checkpoints):
+    found = [load_run(record.parent) for record in checkpoints.glob(f"published/*/*/{RUN}")]
+    if not found:
+        raise FileNotFoundError("no run is published; git checkout -- checkpoints restores them")
+    for run in sorted(found, key=lambda run: (run.config.params.name, run.folder)):
         config = run.config
         usual = (config.beta, config.reduction, config.schedule) == (1, "sum", "constant")
         if usual and config.params.name in Settings.sets and run.dataset["folder"] in of:

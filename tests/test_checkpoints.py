@@ -48,8 +48,7 @@ def test_a_run_may_be_moved_and_its_history_saved_by_a_spreadsheet(trained, fold
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
 def test_weights_may_be_kept_in_half_the_bytes(trained, tmp_path, precision):
     run = trained
-    about = (run.history, run.config, run.dataset, run.summary, run.record)
-    checkpoints.write_run(tmp_path, run.model, *about, precision)
+    checkpoints.write_run(dataclasses.replace(run, folder=tmp_path), precision)
     assert {value.dtype for value in load_file(tmp_path / WEIGHTS).values()} == {precision}
     for name, value in load_run(tmp_path).model.state_dict().items():
         assert value.dtype == torch.float32

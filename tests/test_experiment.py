@@ -21,7 +21,7 @@ from helpers import (
 
 from vae_core import checkpoints, experiment, models, training
 from vae_core.checkpoints import HISTORY, RUN, STATE, WEIGHTS, load_run, read_state, write_run
-from vae_core.experiment import main, published_run, published_runs, run_name
+from vae_core.experiment import main, published_run, run_name
 from vae_core.loss import elbo
 from vae_core.parameter_sets import PARAMETER_SETS, parameter_set
 from vae_core.storage import held
@@ -311,8 +311,7 @@ def published(finished, tmp_path):
     about = {"version": "1.0", "weights": "float16", "rounding": 0.0, "code": run.record["code"]}
     record = {**run.record, "published": about}
     folder = tmp_path / "published" / "tiny" / finished.name
-    rest = (run.history, run.config, run.dataset, run.summary, record, torch.float16)
-    write_run(folder, run.model, *rest)
+    write_run(dataclasses.replace(run, record=record, folder=folder), torch.float16)
     shutil.rmtree(finished.parent)
     return folder
 
@@ -338,12 +337,10 @@ def test_a_published_run_is_loaded_where_none_was_trained(
 
 def test_published_runs_by_name(published, tmp_path):
     run = published_run("conv", TINY, "tiny", checkpoints=tmp_path, max_epochs=2)
-    assert run.folder == published and len(published_runs(tmp_path)) == 1
+    assert run.folder == published
     with pytest.raises(FileNotFoundError, match="no run fc-p1-seed0; it has conv-tiny") as error:
         published_run("fc", "p1", "tiny", checkpoints=tmp_path)
     one_line(error)
-    with pytest.raises(FileNotFoundError, match="git checkout"):
-        published_runs(tmp_path / "none")
 
 
 # A full disk takes nothing away

@@ -304,16 +304,21 @@ def test_publishing_an_answer_leaves_the_study_as_it_is(settings, home, monkeypa
     assert more[:5].equals(found) and more["seed"].tolist() == [0, 0, 0, 0, 0, 1]
 
 
-@pytest.mark.parametrize("lack", ["model", "run", "row", "disk", "weights", "mark"])
+@pytest.mark.parametrize("lack", ["model", "all", "run", "row", "disk", "weights", "mark"])
 def test_what_cannot_be_published_changes_nothing(settings, home, lack, monkeypatch):
     rows = read_results(settings.results)
     said = {"model": "one of the two models", "run": "is not trained", "row": "has no "}
-    said |= {"disk": "full", "weights": "change the test loss", "mark": "lacks the marks"}
+    said |= {
+        "all": "git checkout",
+        "disk": "full",
+        "weights": "change the test loss",
+        "mark": "lacks the marks",
+    }
     chosen = replace(settings, results=home / "some.csv")
-    if lack == "model":
+    if lack in ("model", "all"):
         chosen = replace(settings, results=None)
-        only = rows[rows["model"] == "conv"].to_dict("records")
-        write_results(home / "figures" / "results.csv", only)
+        some = rows[rows["model"] == "conv"] if lack == "model" else rows
+        write_results(home / "figures" / "results.csv", some.to_dict("records"))
     elif lack == "run":
         chosen = replace(chosen, max_epochs=2)
     elif lack == "row":

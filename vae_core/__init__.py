@@ -11,31 +11,18 @@ The files in reading order:
 """
 
 import ctypes
-import sys
+from contextlib import suppress
 
 __version__ = "2.0.0"
 
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep large freed blocks instead of giving them back to the kernel.
-
-    A training step frees and allocates the same large buffers; without this the kernel takes
-    them away and clears them again at every step, which costs the FC-VAE a third of its time.
-    Systems with another C library do not have these settings, and nothing happens there.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
-    mallopt(m_mmap_threshold, 32 << 20)
-    mallopt(m_trim_threshold, 1 << 30)
-    mallopt(m_top_pad, 64 << 20)
-
-
-_keep_freed_memory()
+# A training step frees and allocates the same large buffers. glibc would give them back to the
+# kernel, which takes them away and clears them again at every step: a third of the FC-VAE's time.
+# Systems with another C library do not have these settings, and nothing happens there.
+with suppress(OSError, AttributeError, TypeError):
+    _mallopt = ctypes.CDLL(None).mallopt
+    _mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
+    _mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+    _mallopt(-2, 64 << 20)  # M_TOP_PAD
 
 # After the memory's settings, which torch would be too late for; it registers its models.
-from vae_core import baselines  # noqa: E402, F401
+from vae_core import baselines  # noqa: F401

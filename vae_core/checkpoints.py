@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors import safe_open
-from safetensors.torch import load as parse_safetensors
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from vae_core.models import MODELS, VAE
@@ -59,29 +57,27 @@ class Run:
     folder: Path
 
 
-def write_run(
-    folder: Path, model: VAE, history, config, dataset, summary, record, precision=torch.float32
-) -> None:
-    """Write the parts of a finished `Run`, weights in `precision`, and remove its resume state.
+def write_run(run: Run, precision: torch.dtype = torch.float32) -> None:
+    """Write the files of a finished run, weights in `precision`, and remove its resume state.
 
     Raises:
         OSError: a file cannot be written; the resume state is then still there.
     """
-    tensors = {name: t.to(precision).contiguous() for name, t in model.state_dict().items()}
-    weights = to_safetensors(tensors)
-    write(folder / WEIGHTS, weights)
-    _write_history(folder, history)
+    tensors = {name: t.to(precision).contiguous() for name, t in run.model.state_dict().items()}
+    weights = safetensors.torch.save(tensors)
+    write(run.folder / WEIGHTS, weights)
+    _write_history(run.folder, run.history)
     about = {
         "format": FORMAT,
-        "model": {name: getattr(model, name) for name in ("name", "latent_dim", "image_shape")},
-        "config": dataclasses.asdict(config),
-        "dataset": dataset,
-        "summary": summary,
-        **record,
+        "model": {name: getattr(run.model, name) for name in ("name", "latent_dim", "image_shape")},
+        "config": dataclasses.asdict(run.config),
+        "dataset": run.dataset,
+        "summary": run.summary,
+        **run.record,
         "weights": hashlib.sha256(weights).hexdigest(),
     }
-    write(folder / RUN, json.dumps(about, indent=2) + "\n")
-    (folder / STATE).unlink(missing_ok=True)
+    write(run.folder / RUN, json.dumps(about, indent=2) + "\n")
+    (run.folder / STATE).unlink(missing_ok=True)
 
 
 def load_run(folder: Path | str) -> Run:
@@ -95,10 +91,7 @@ def load_run(folder: Path | str) -> Run:
     folder = Path(folder)
     if not (folder / RUN).exists():
         there = "a training to go on with" if (folder / STATE).exists() else "nothing"
-        raise FileNotFoundError(
-            f"{folder} holds {there}, no finished run; ask for it with train_or_load or "
-            "python -m vae_core.experiment"
-        )
+        raise FileNotFoundError(f"{folder} holds {there}, no finished run; train_or_load makes it")
     name, remedy = RUN, "set the folder aside and train the run again"
     try:
         about = json.loads((folder / RUN).read_bytes())
@@ -121,7 +114,7 @@ def load_run(folder: Path | str) -> Run:
         if hashlib.sha256(weights).hexdigest() != checksum:
             raise ValueError(f"its checksum is not the one in {RUN}")
         model = MODELS[built["name"]](built["latent_dim"], tuple(built["image_shape"]))
-        model.load_state_dict(parse_safetensors(weights))
+        model.load_state_dict(safetensors.torch.load(weights))
     except Exception as error:  # any bytes may come here
         message = f"{folder / name} cannot be loaded: {in_one_line(error)}; {remedy}"
         raise CheckpointError(message) from error
@@ -147,7 +140,7 @@ def write_state(folder: Path, state: State, identity: dict[str, Any]) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
     text = json.dumps({"format": FORMAT, "identity": identity, "history": state.history})
     metadata = {"state": text, "sha256": _digest(text, tensors)}
-    write(folder / STATE, to_safetensors(tensors, metadata))
+    write(folder / STATE, safetensors.torch.save(tensors, metadata))
     _write_history(folder, state.history)
 
 
@@ -161,7 +154,7 @@ def read_state(folder: Path) -> tuple[State, dict[str, Any]] | None:
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
+        with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if metadata["sha256"] != _digest(metadata["state"], tensors):

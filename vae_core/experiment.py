@@ -5,15 +5,14 @@ In a terminal: `python -m vae_core.experiment --model conv --params p1 --dataset
 
 import argparse
 import dataclasses
-import errno
 import inspect
 import platform
 import re
 import shutil
-import statistics
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
@@ -29,7 +28,7 @@ from vae_core.data import Dataset, load_dataset
 from vae_core.hardware import choose_device, choose_precision, processor
 from vae_core.models import MODELS, VAE
 from vae_core.parameter_sets import PARAMETER_SETS, ParameterSet, parameter_set
-from vae_core.storage import CHECKPOINTS, code_hash, held
+from vae_core.storage import CHECKPOINTS, code_hash, held, say
 from vae_core.training import Config, History, TrainingDiverged
 
 
@@ -109,22 +108,6 @@ def published_run(
     return load_run(runs / name)
 
 
-def published_runs(checkpoints: Path | str = CHECKPOINTS) -> list[Run]:
-    """Load the runs that come with the repository, by data set, parameter set and model.
-
-    Raises:
-        FileNotFoundError: there is none.
-        CheckpointError: one of them is damaged.
-    """
-    records = Path(checkpoints).expanduser().glob(f"published/*/*/{RUN}")
-    runs = [load_run(record.parent) for record in records]
-    if not runs:
-        raise FileNotFoundError(
-            f"{checkpoints} holds no published run; git checkout -- checkpoints brings them back"
-        )
-    return sorted(runs, key=lambda run: (run.dataset["name"], run.config.params.name, run.folder))
-
-
 def run_name(config: Config) -> str:
     """Return `<model>-<params>-seed<k>`, and after it every field that is not the default.
 
@@ -133,9 +116,7 @@ def run_name(config: Config) -> str:
     """
     params = config.params
     if not re.fullmatch(r"[\w.-]+", str(params.name)):
-        raise ValueError(
-            f"the parameter set's name is {params.name!r}; use letters, digits and the signs . _ -"
-        )
+        raise ValueError(f"the parameter set's name is {params.name!r}; use letters, digits, . _ -")
     name = f"{config.model}-{params.name}"
     if params != PARAMETER_SETS.get(params.name):
         name += f"-{params.batch_size}-{params.learning_rate}-{params.latent_dim}"
@@ -171,11 +152,8 @@ def set_aside(folder: Path) -> Path:
     n = 1
     while (aside := folder.with_name(f"{folder.name}.previous-{n}")).exists():
         n += 1
-    try:
+    with suppress(OSError):
         return folder.rename(aside)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
     # A folder in the lower layer of an overlay, as in a container's image, cannot be renamed.
     with TemporaryDirectory(prefix=".aside-", dir=folder.parent) as scratch:
         Path(shutil.copytree(folder, Path(scratch, "copy"))).rename(aside)
@@ -233,10 +211,9 @@ def _finished(folder: Path, identity: dict[str, Any]) -> Run | None:
             continue
         if changed:
             version = run.record["published"]["version"]
-            print(
+            say(
                 f"{place} is shown as version {version} published it; since then {changed}. "
-                "retrain=True (make: RETRAIN=1) trains it with what the code is now",
-                file=sys.stderr,
+                "retrain=True (make: RETRAIN=1) trains it with what the code is now"
             )
         return run
     return None
@@ -254,18 +231,16 @@ def _train(config, folder, identity, dataset, device, retrain, after_epoch) -> R
         start, machine = found[0], found[1]["machine"]
         before, kind = machine["threads"][-1], machine["device"]
         if (before, kind) != (threads, device.type):
-            print(
+            say(
                 f"{folder} goes on with {threads} threads on {device.type} instead of {before} on "
-                f"{kind}: the last digits may differ from those of an uninterrupted training",
-                file=sys.stderr,
+                f"{kind}: the last digits may differ from those of an uninterrupted training"
             )
             machine |= {"device": device.type, "threads": [*machine["threads"], threads]}
     else:
         precision = choose_precision(config.precision, device)
         machine = {"precision": precision, "device": device.type, "threads": [threads]}
     if reason:
-        aside = set_aside(folder)
-        print(f"{folder} is kept as {aside.name} ({reason}); training anew", file=sys.stderr)
+        say(f"{folder} is kept as {set_aside(folder).name} ({reason}); training anew")
 
     def keep(state):
         checkpoints.write_state(folder, state, {**identity, "machine": machine})
@@ -281,11 +256,12 @@ def _train(config, folder, identity, dataset, device, retrain, after_epoch) -> R
         record = {"code": identity["code"], "published": None, **machine, "processor": processor()}
         finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
         record |= {"versions": versions, "finished": finished}
-        checkpoints.write_run(folder, model, history, config, identity["dataset"], summary, record)
+        run = Run(model, history, config, identity["dataset"], summary, record, folder)
+        checkpoints.write_run(run)
     except KeyboardInterrupt:
         left = checkpoints.read_state(folder)
         epoch = f"epoch {len(left[0].history)} is kept in {folder}" if left else "no epoch is kept"
-        print(f"stopped; {epoch}; the same call goes on from there", file=sys.stderr)
+        say(f"stopped; {epoch}; the same call goes on from there")
         raise
     return load_run(folder)
 
@@ -301,7 +277,7 @@ def _summary(config: Config, model: VAE, history: History, dataset: Dataset) -> 
         "train": {name: kept[f"train_{name}"] for name in PARTS},
         "validation": {name: kept[f"validation_{name}"] for name in PARTS},
         "test": evaluation.evaluate(model, dataset.test, **objective),
-        "seconds_per_epoch": statistics.median(seconds),
+        "seconds_per_epoch": float(np.median(seconds)),
         "seconds": sum(seconds),
     }
 
@@ -332,17 +308,14 @@ def main(arguments: list[str] | None = None) -> int:
         dataset = load_dataset(chosen.pop("dataset"), **of_the_data)
         run = train_or_load(dataset=dataset, **chosen)
     except (ValueError, OSError, TrainingDiverged) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         return 130
-    best, test = run.summary["train"], run.summary["test"]
-    print(
-        f"{run.folder}: {run.summary['epochs']} epochs, best {run.summary['best_epoch']}; "
-        f"training loss {best['loss']:.2f}, test loss {test['loss']:.2f} "
-        f"(reconstruction {test['reconstruction']:.2f}, KL {test['kl']:.2f}) nats per image; "
-        f"{run.summary['seconds_per_epoch']:.1f} s an epoch, {run.record['precision']}"
-    )
+    text = "{epochs} epochs, best {best_epoch}; training loss {train[loss]:.2f}, test loss "
+    text += "{test[loss]:.2f} (reconstruction {test[reconstruction]:.2f}, KL {test[kl]:.2f}) nats "
+    text += "per image; {seconds_per_epoch:.1f} s an epoch"
+    print(f"{run.folder}: {text.format(**run.summary)}, {run.record['precision']}")
     return 0
 
 

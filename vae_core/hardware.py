@@ -29,19 +29,16 @@ def choose_precision(precision: str, device: torch.device) -> str:
     """
     if precision != "auto":
         return precision
-    made_for_it = False
-    if device.type == "cuda":
-        made_for_it = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        made_for_it = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    made_for_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        there = torch.cpu.get_capabilities()
+        made_for_it = there.get("avx512_bf16") or there.get("amx_bf16")
     return "bfloat16" if made_for_it else "float32"
 
 
 def processor() -> str:
     """Return the processor's name, as well as it can be known."""
-    try:
+    with suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return platform.processor() or platform.machine()

@@ -5,7 +5,7 @@ import errno
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from numbers import Integral, Real
 from pathlib import Path
@@ -49,11 +49,10 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             part.unlink()
 
 
-def write(path: Path, content: bytes | str | Iterable[bytes]) -> None:
+def write(path: Path, content: bytes | str) -> None:
     """Write a whole file, or nothing; see `writing`."""
-    content = content.encode() if isinstance(content, str) else content
     with writing(path) as file:
-        file.writelines([content] if isinstance(content, bytes) else content)
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
@@ -68,17 +67,15 @@ def held(path: Path) -> Iterator[None]:
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)
     try:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"{path} is being written by another process; waiting for it", file=sys.stderr)
-            lock.acquire()
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{path} is being written by another process; waiting for it")
+        lock.acquire()
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             message = f"{lock.lock_file} could not be written ({error.strerror or error})"
             raise OSError(error.errno, message) from error
-        advice = "do not start the same training twice"
-        print(f"{path.parent} is on a file system without locks: {advice}", file=sys.stderr)
+        say(f"{path.parent} is on a file system without locks: never start one training twice")
     try:
         yield
     finally:
@@ -110,13 +107,8 @@ def whole_number(name: str, value: object, least: int) -> int:
     return int(value)
 
 
-def number(
-    name: str, value: object, above: float = -1.0, most: float = sys.float_info.max
-) -> float:
-    """Return `value` as a float; raise a ValueError that names it where it is out of bounds.
-
-    It has to be at least 0, above `above` and at most `most`.
-    """
+def number(name: str, value: object, above=-1.0, most=sys.float_info.max) -> float:
+    """Return `value` as a float of 0 to `most`, above `above`; else a ValueError names it."""
     fits = isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= most
     if not fits or value <= above:
         bounds = f"above {above:g} and at most {most:g}" if above >= 0 else "of at least 0"
@@ -128,6 +120,11 @@ def in_one_line(error: object) -> str:
     """Return what an error says, on one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text.encode(errors="backslashreplace").decode()  # files may have names that are no text
+
+
+def say(text: object) -> None:
+    """Print one line on the error stream."""
+    print(in_one_line(text), file=sys.stderr)
 
 
 def progress(iterable=None, **options) -> tqdm:

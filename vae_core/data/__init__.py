@@ -143,10 +143,7 @@ def load_dataset(
 
 
 def permutation(places: int, share: float, seed: int = 0) -> torch.Tensor:
-    """Draw an order [places] in which this share of all places is filled from another one.
-
-    Raises ValueError where the share is not from 0 to 1.
-    """
+    """Draw an order [places] that moves this share of them; ValueError where it is not 0 to 1."""
     share = number("permuted", share, most=1)
     order, drawn = torch.arange(places), np.random.default_rng(seed).permutation(places)
     moved = torch.from_numpy(drawn[: round(share * places)])

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from vae_core.storage import held, in_one_line, progress, writing
+from vae_core.storage import held, progress, say, writing
 
 HEADER = 4096  # bytes before the images: the file's name, the sizes of the parts, the fingerprint
 
@@ -27,7 +26,7 @@ def cached(path: Path, size: int, build) -> tuple[tuple[torch.Tensor, ...], str]
         with suppress(Exception):  # another process may have built it meanwhile
             return _read(path, size)
         if path.exists():
-            print(in_one_line(f"{path} is damaged; building it again"), file=sys.stderr)
+            say(f"{path} is damaged; building it again")
         sizes, blocks = build()
         digest = hashlib.sha256(",".join(map(str, sizes)).encode())
         bar = progress(total=sum(sizes), desc=f"preparing {path.stem}", unit=" images")

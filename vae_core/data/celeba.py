@@ -1,12 +1,11 @@
 """CelebA as people have it: as it was downloaded, extracted, or copied; whole or in part."""
 
 import re
-import sys
 from pathlib import Path, PurePosixPath
 
 from vae_core.data.files import PARTITION, DatasetMissing, entry
 from vae_core.data.parts import grouped
-from vae_core.storage import in_one_line
+from vae_core.storage import say
 
 NAME = "img_align_celeba"
 LAST = {"train": 162_770, "validation": 182_637, "test": 202_599}  # numbers of images
@@ -55,5 +54,5 @@ def official(path: Path, files: dict, names: list[str], insist: bool) -> dict | 
         return None
     if absent > 0:  # a copy may have images twice
         text = f"{absent:,} of the {len(part_of):,} images of CelebA are absent; using the others"
-        print(in_one_line(f"{path}: {text}"), file=sys.stderr)
+        say(f"{path}: {text}")
     return {part: [] for part in LAST} | groups

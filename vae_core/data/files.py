@@ -5,7 +5,6 @@ import io
 import os
 import posixpath
 import re
-import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vae_core.storage import in_one_line
+from vae_core.storage import in_one_line, say
 
 BLOCK = 512  # images that are decoded at a time
 MAX_PIXELS, MAX_BYTES = 64_000_000, 256 << 20
@@ -107,7 +106,7 @@ def image_names(path: Path, files: dict) -> list[str]:
     if others:
         count = f"{len(others):,} of {len(files):,} files are no images that can be read here"
         text = f"{path.name}: {count}: {listed(others)}; convert them to JPEG or PNG"
-        print(in_one_line(text), file=sys.stderr)
+        say(text)
     return sorted(set(names).difference(others))
 
 

@@ -1,13 +1,12 @@
 """How images are sorted into a training, a validation and a test part."""
 
 import posixpath
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from vae_core.data.files import listed
-from vae_core.storage import in_one_line
+from vae_core.storage import in_one_line, say
 
 LEAST = {"train": 7, "validation": 1, "test": 2}  # two, to have something between them
 FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
@@ -49,7 +48,7 @@ def draw(where, groups: dict, seed: int, limit: int | None, fraction: float) -> 
     text = f"{Path(where).name}: parts found: {found}; images used: {_told(sizes)}"
     if stray := groups.get(None):
         text += f"; {len(stray):,} beside the parts left out: {listed(stray)}"
-    print(in_one_line(text), file=sys.stderr)
+    say(text)
     return [parts[part][:size] for part, size in zip(LEAST, sizes, strict=True)]
 
 
