@@ -80,7 +80,7 @@ def test_both_models_are_shown_where_they_encode_the_same_images(explorer, runs)
     explorer.name = explorer.shown[1]
     assert explorer.shown[0] == explorer.name and explorer.image().shape == (3, 32, 32)
     data = tiny_dataset()
-    assert torch.equal(explore({"a": runs[0]}, dataset=data).images, data.test)
+    assert torch.equal(explore(runs[0], dataset=data).images, data.test)
 
 
 def test_z_is_on_the_way_and_moved(explorer):

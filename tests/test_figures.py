@@ -49,9 +49,9 @@ def test_reconstructions_samples_and_interpolations_are_one_call(runs):
     np.testing.assert_array_equal(originals[0], images[0].movedim(0, -1))
     assert len(originals) == 3 * 4
     assert len(shown(figures.samples(models, "Samples", n=5))) == 2 * 5
-    figure = figures.interpolations(models, "Walks", pairs=2, steps=6)
-    assert len(shown(figure)) == 2 * 2 * 6
-    assert [axis.get_title() for axis in figure.axes[:6:5]] == ["α = 0.00", "α = 1.00"]
+    figure = figures.interpolations(models, "Walks", pairs=2)
+    assert len(shown(figure)) == 2 * 2 * 10
+    assert [axis.get_title() for axis in figure.axes[:10:9]] == ["α = 0.00", "α = 1.00"]
 
 
 def test_curves_have_units_a_legend_and_a_dot_at_the_best_epoch(runs):

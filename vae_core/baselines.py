@@ -194,18 +194,9 @@ class LocalVAE(ConvVAE):
         self.decoder = nn.Sequential(*self.decoder[:2], to_places, *self.decoder[2:], to_images)
 
 
-def of_width(kind: type[VAE], width: float, name: str) -> type[VAE]:
-    """Return a model like another, with its hidden layers or channels times `width`."""
-    title = f"{kind.title} × {width:g}"
-    return type(f"{kind.__name__}{name}", (kind,), {"name": name, "title": title, "width": width})
-
-
-WIDTHS = [
-    of_width(kind, width, f"{kind.name}-{word}")
-    for kind in (FCVAE, ConvVAE)
-    for width, word in ((0.5, "half"), (2.0, "double"))
-]
-MODELS |= {
-    model.name: model
-    for model in (Autoencoder, LinearVAE, ConvDecoderVAE, ConvEncoderVAE, LocalVAE, *WIDTHS)
-}
+for kind in (Autoencoder, LinearVAE, ConvDecoderVAE, ConvEncoderVAE, LocalVAE):
+    MODELS[kind.name] = kind
+for kind in (FCVAE, ConvVAE):  # with half and twice the hidden units or channels
+    for width, word in ((0.5, "half"), (2.0, "double")):
+        name, title = f"{kind.name}-{word}", f"{kind.title} × {width:g}"
+        MODELS[name] = type(name, (kind,), {"name": name, "title": title, "width": width})

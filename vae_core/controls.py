@@ -44,8 +44,7 @@ def side_by_side(figures: list[str], gap: str = "1em") -> str:
 class Controls:
     """Sliders with a number field each, the way from A to B, and sixteen draws to pick from.
 
-    Attributes:
-        box: all of it, to be displayed.
+    `box` is all of it, to be displayed.
     """
 
     def __init__(self, explorer):
@@ -57,32 +56,31 @@ class Controls:
         self.mix = _linked(0, 1, 1 / 32, "A to B")
         self.spherical = widgets.Checkbox(description="along the sphere", indent=False)
         images = [f"image {number}" for number in range(len(explorer.images))]
-        self.ends = {end: _text(end, explorer.ends[end], images) for end in ENDS}
-        self.pick = widgets.Dropdown(options=ENDS, description="pick for")
-        self.pick.layout.width = "12em"
+        hint = {"placeholder": HINT, "tooltip": HINT}
+        field = partial(widgets.Combobox, options=images, continuous_update=False, **hint)
+        self.ends = {end: field(value=explorer.ends[end], description=end) for end in ENDS}
+        self.pick = widgets.Dropdown(options=ENDS, description="pick for", layout={"width": "12em"})
         buttons = ("reset", "new draw", "sixteen others")
         self.reset, self.new, self.others = (widgets.Button(description=name) for name in buttons)
-        self.draws = [(widgets.HTML(), widgets.Button()) for _ in range(16)]
+        thin = {"width": "auto", "padding": "0"}
+        self.draws = [(widgets.HTML(), widgets.Button(layout=thin)) for _ in range(16)]
         self.mix[0].value, self.spherical.value = explorer.mix, explorer.spherical
         self._listen()
 
         rows = [widgets.HBox([number, slider]) for slider, number in (*self.moves, self.mix)]
         tiles = [widgets.VBox(pair) for pair in self.draws]
-        for _, button in self.draws:
-            button.layout = {"width": "auto", "padding": "0"}
         columns = {"grid_template_columns": "repeat(8, 5.5em)", "grid_gap": "6px"}
-        self.box = widgets.VBox(
-            [
-                self.name,
-                widgets.HBox([self.picture, widgets.VBox([*rows[:-1], self.reset])]),
-                widgets.HBox([rows[-1], self.spherical]),
-                self.strip,
-                widgets.HBox(list(self.ends.values())),
-                self.error,
-                widgets.HBox([self.pick, self.new, self.others]),
-                widgets.GridBox(tiles, layout=columns),
-            ]
-        )
+        from_top_to_bottom = [
+            self.name,
+            widgets.HBox([self.picture, widgets.VBox([*rows[:-1], self.reset])]),
+            widgets.HBox([rows[-1], self.spherical]),
+            self.strip,
+            widgets.HBox(list(self.ends.values())),
+            self.error,
+            widgets.HBox([self.pick, self.new, self.others]),
+            widgets.GridBox(tiles, layout=columns),
+        ]
+        self.box = widgets.VBox(from_top_to_bottom)
         self.choose(explorer.name)
 
     def _listen(self):
@@ -176,8 +174,3 @@ def _linked(least, most, step, description=""):
     number.layout = {"width": "17em", "min_width": "17em"}
     widgets.jslink((slider, "value"), (number, "value"))
     return slider, number
-
-
-def _text(end, value, options):
-    about = {"description": end, "placeholder": HINT, "tooltip": HINT, "options": options}
-    return widgets.Combobox(value=value, continuous_update=False, **about)

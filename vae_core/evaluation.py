@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vae_core.latent import interpolate, prior_draws
+from vae_core.latent import interpolate
 from vae_core.loss import elbo, kl_per_dimension
 from vae_core.models import VAE
 
@@ -21,18 +21,11 @@ def evaluate(
     reduction: str = "sum",
     batch_size: int = 512,
 ) -> dict[str, float]:
-    """Return the mean loss over images and its parts, in nats per image.
+    """Return "loss" (reconstruction + beta * kl), "reconstruction" and "kl", in nats per image.
 
-    It is the objective of the training, with one draw of z for each image from a generator
-    seeded with `seed`: the same call gives the same numbers. The figures are means over
-    images; a short last batch weighs as many images as it has.
-
-    Args:
-        model: in training or evaluation mode (the models have no layers that differ).
-        images: uint8 [N, C, H, W], N at least 1, on any device.
-
-    Returns:
-        "loss" (reconstruction + beta * kl), "reconstruction" and "kl".
+    They are means over uint8 images [N, C, H, W], on any device, of the objective of the training,
+    with one draw of z for each from a generator seeded with `seed`: the same call gives the same
+    numbers. The model may be in training or evaluation mode; it has no layers that differ.
 
     Raises:
         ValueError: there are no images, or they do not fit the model.
@@ -52,33 +45,24 @@ def evaluate(
 
 @torch.no_grad()
 def importance_weighted_bound(
-    model: VAE, images: Tensor, draws: int = 1024, seed: int = 0, at_once: int = 4096
+    model: VAE, images: Tensor, draws: int = 1024, seed: int = 0
 ) -> Tensor:
     """Return the importance-weighted bound of each of uint8 images [N, C, H, W]: [N] in nats.
 
-    With one draw it is the loss on average; with more it falls towards the negative log-likelihood
-    (Burda et al. 2016, arXiv:1509.00519), here of a Gaussian decoder of variance 1/2 and without
-    its constant, as in `loss.elbo`. Draws of z come from a generator seeded with `seed`.
-
-    Args:
-        draws: K, the draws from the posterior of each image, at least 1.
-        at_once: how many latents are decoded at a time.
+    With one draw from an image's posterior it is the loss on average; with more it falls towards
+    the negative log-likelihood (Burda et al. 2016, arXiv:1509.00519), here of a Gaussian decoder of
+    variance 1/2 and without its constant, as in `loss.elbo`. The draws' generator has the `seed`.
     """
     noise = torch.Generator(model.to_mu.weight.device).manual_seed(seed)
     bounds = []
     for image in images:
         batch = model.unit_interval(image[None])
         mu, logvar = model.encode(batch)
-        weights = []
-        for start in range(0, draws, at_once):
-            n = min(at_once, draws - start)
-            spread = mu.expand(n, -1), logvar.expand(n, -1)
-            z = model.reparameterize(*spread, noise)
-            error = (model.decode(z) - batch).square().flatten(1).sum(1)
-            # log p(z) - log q(z|x); the constants of the two cancel.
-            ratio = ((z - mu).square() / logvar.exp() + logvar - z.square()).sum(1) / 2
-            weights.append(ratio - error)
-        bounds.append(math.log(draws) - torch.cat(weights).logsumexp(0))
+        z = model.reparameterize(mu.expand(draws, -1), logvar.expand(draws, -1), noise)
+        error = (model.decode(z) - batch).square().flatten(1).sum(1)
+        # log p(z) - log q(z|x); the constants of the two cancel.
+        ratio = ((z - mu).square() / logvar.exp() + logvar - z.square()).sum(1) / 2
+        bounds.append(math.log(draws) - (ratio - error).logsumexp(0))
     return torch.stack(bounds).cpu()
 
 
@@ -100,9 +84,8 @@ def operations(model: VAE) -> int:
 def posterior_statistics(model: VAE, images: Tensor, batch_size: int = 512) -> dict[str, Tensor]:
     """Return what each latent dimension carries, over uint8 images [N, C, H, W].
 
-    Returns:
-        "kl": mean KL divergence of each dimension, [latent_dim] in nats per image;
-        "variance": variance of the posterior means over the images, [latent_dim].
+    "kl" is its mean KL divergence in nats per image, "variance" that of the posterior means over
+    the images, [latent_dim] each.
     """
     batches = images.split(batch_size)
     posteriors = [model.encode(model.unit_interval(batch)) for batch in batches]
@@ -139,16 +122,12 @@ def linear_probe(
 ) -> float:
     """Return how often a linear map reads the class off features [N, D], on test features [M, D].
 
-    It is ridge regression onto one number a class, the largest of which is the answer.
-
-    Raises:
-        ValueError: the labels do not fit the features.
+    It is ridge regression onto one number a class, the largest of which is the answer. Raises
+    ValueError where labels do not fit the features.
     """
-    for rows, names in ((features, labels), (test_features, test_labels)):
-        if len(rows) != len(names):
-            raise ValueError(
-                f"{len(names):,} labels do not fit {len(rows):,} images; give one each"
-            )
+    for rows, own in ((features, labels), (test_features, test_labels)):
+        if len(rows) != len(own):
+            raise ValueError(f"{len(own):,} labels do not fit {len(rows):,} images; give one each")
     classes, which = np.unique(labels, return_inverse=True)
     known, asked = (rows.double().numpy() for rows in (features, test_features))
     told = ridge_regression(known, np.eye(len(classes))[which], asked)
@@ -156,19 +135,11 @@ def linear_probe(
 
 
 def unevenness(model: VAE, starts: Tensor, ends: Tensor, steps: int = 10, **how) -> Tensor:
-    """Measure how smooth interpolation is: the largest step of a strip over its mean step.
+    """Return the largest step over the mean step, [N], of strips between latents [N, latent_dim].
 
     A step is the root of the summed squared difference of neighbouring images in [0, 1]. The
     ratio is 1 where all steps change the image equally, and `steps` - 1 where the whole change
-    happens in one jump.
-
-    Args:
-        starts: latents [N, latent_dim].
-        ends: latents [N, latent_dim].
-        how: other arguments of `interpolate`.
-
-    Returns:
-        one value for each pair, [N].
+    happens in one jump. `how` are other arguments of `interpolate`.
     """
     ratios = []
     for z1, z2 in zip(starts, ends, strict=True):
@@ -176,9 +147,3 @@ def unevenness(model: VAE, starts: Tensor, ends: Tensor, steps: int = 10, **how)
         sizes = (strip[1:] - strip[:-1]).flatten(1).norm(dim=1)
         ratios.append(sizes.max() / sizes.mean())
     return torch.stack(ratios)
-
-
-def unevenness_between_draws(model: VAE, pairs: int = 50) -> float:
-    """Return the mean unevenness of straight lines between pairs of draws from the prior."""
-    ends = (prior_draws(model, pairs, seed) for seed in (1, 2))
-    return unevenness(model, *ends).mean().item()

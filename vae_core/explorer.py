@@ -10,25 +10,16 @@ import matplotlib.pyplot as plt
 import torch
 from IPython import get_ipython
 from IPython.core.pylabtools import print_figure
-from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from vae_core import figures
 from vae_core.checkpoints import Run
 from vae_core.controls import Controls
 from vae_core.data import Dataset
-from vae_core.data.files import MAX_BYTES, decode
+from vae_core.data.files import MAX_BYTES, decode, reading
 from vae_core.evaluation import posterior_statistics
-from vae_core.latent import (
-    as_bytes,
-    between,
-    imagine,
-    interpolate,
-    posterior_means,
-    prior_draws,
-)
+from vae_core.latent import as_bytes, between, imagine, interpolate, posterior_means, prior_draws
 from vae_core.models import VAE
-from vae_core.storage import in_one_line
 
 
 def ranked_dimensions(model: VAE, n: int = 8, seed: int = 0) -> dict[int, float]:
@@ -40,33 +31,27 @@ def ranked_dimensions(model: VAE, n: int = 8, seed: int = 0) -> dict[int, float]
     return {int(dimension): float(kl[dimension]) for dimension in kl.argsort(descending=True)[:n]}
 
 
-def explore(
-    *runs: Run | Mapping[str, Run], dataset: Dataset | None = None, dimensions: int = 8
-) -> "Explorer":
+def explore(*runs: Run, dataset: Dataset | None = None, dimensions: int = 8) -> "Explorer":
     """Show controls with which one moves through the latent spaces of runs.
 
     Args:
-        runs: finished runs, or one mapping of labels to runs; all for images of one shape.
+        runs: finished runs, all for images of one shape.
         dataset: its test images can be encoded; without it, images that the first model imagines.
         dimensions: how many sliders, for the latent dimensions with the highest KL.
 
     Raises:
         ValueError: there is no run, something that is no run, or the shapes differ.
     """
-    mapping = len(runs) == 1 and isinstance(runs[0], Mapping)
-    given = list(runs[0].items() if mapping else enumerate(runs))
-    for _, run in given:
+    for run in runs:
         if not isinstance(run, Run):
             raise ValueError(f"{run!r} is no run; give what published_run or train_or_load returns")
-    if len(shapes := {run.model.image_shape for _, run in given}) != 1:
+    if len(shapes := {run.model.image_shape for run in runs}) != 1:
         found = " and ".join("×".join(map(str, shape)) for shape in sorted(shapes)) or "no run"
         raise ValueError(f"give runs for images of one shape; these are {found}")
     named = {}
-    for label, run in given:
-        if not mapping:
-            label = f"{run.model.title} {run.config.params.name}, {run.dataset['title']}"
-            label += f", {run.folder.name}" * (label in named)
-        named[label] = run
+    for run in runs:
+        label = f"{run.model.title} {run.config.params.name}, {run.dataset['title']}"
+        named[label + f", {run.folder.name}" * (label in named)] = run
     return Explorer(named, dataset, dimensions)
 
 
@@ -181,15 +166,13 @@ def own_image(path: str, size: int) -> Tensor:
     Raises:
         ValueError: it is missing, too large or cannot be read; one line that names it.
     """
-    try:
+    with reading(repr(path)):
         file = Path(path).expanduser()
+        if not file.is_file():
+            raise ValueError("there is no such file")
         if file.stat().st_size > MAX_BYTES:
             raise ValueError(f"{file.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read")
         return torch.from_numpy(decode(file.read_bytes(), size, []).copy())
-    except Exception as error:  # damaged bytes make Pillow raise errors of every kind
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "it is not an image" if unknown else getattr(error, "strerror", None) or error
-        raise ValueError(in_one_line(f"{path!r} cannot be shown: {reason}")) from error
 
 
 @contextmanager

@@ -18,22 +18,14 @@ from vae_core.tables import interval
 
 LINES = ("-", "--", ":", "-.")
 LABELS = {"loss": "loss", "reconstruction": "reconstruction", "kl": "KL"}
-STYLE = {
-    "figure.dpi": 80,
-    "savefig.dpi": 160,
-    "savefig.bbox": "tight",
-    "figure.constrained_layout.use": True,
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "figure.titlesize": 13,
-    "figure.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-}
-plt.rcParams.update(STYLE)
+plt.rc("figure", dpi=80, titlesize=13, titleweight="bold")
+plt.rc("figure.constrained_layout", use=True)
+plt.rc("savefig", dpi=160, bbox="tight")
+plt.rc("font", size=11)
+plt.rc("axes", titlesize=12, grid=True)
+plt.rc("axes.spines", top=False, right=False)
+plt.rc("grid", alpha=0.25)
+plt.rc("legend", frameon=False)
 # Data sets may be named in letters that the font lacks; boxes in a title are no reason to warn.
 warnings.filterwarnings("ignore", message="Glyph .* missing from")
 
@@ -49,8 +41,7 @@ def panels(
 
 def image_grid(images: Tensor, title: str, columns: int = 8) -> Figure:
     """Show images [N, 3, H, W], in [0, 1] or uint8, in a grid, row by row."""
-    rows = images.split(columns)
-    return image_rows(dict(enumerate(rows)), title, row_labels=False)
+    return image_rows(dict(enumerate(images.split(columns))), title, row_labels=False)
 
 
 def image_rows(
@@ -61,10 +52,8 @@ def image_rows(
 ) -> Figure:
     """Show a labelled row for each entry; the images of all rows stand in columns.
 
-    Args:
-        rows: images [N, 3, H, W], in [0, 1] or uint8, by the row's label.
-        title: what is seen, on which data and by which model.
-        column_labels: what each column is, above the first row.
+    Rows are images [N, 3, H, W], in [0, 1] or uint8, by their label. `title` says what is seen, on
+    which data and by which model, `column_labels` what each column is.
     """
     columns = max(len(images) for images in rows.values())
     side = min(1.4, 9.6 / columns)
@@ -93,9 +82,7 @@ def reconstructions(models: Mapping[str, VAE], images: Tensor, title: str) -> Fi
 
 def samples(models: Mapping[str, VAE], title: str, n: int = 10, seed: int = 0) -> Figure:
     """Show `n` decoded draws from the prior for each model."""
-    decoded = {
-        name: model.decode(prior_draws(model, n, seed)).detach() for name, model in models.items()
-    }
+    decoded = {name: model.decode(prior_draws(model, n, seed)) for name, model in models.items()}
     return image_rows(decoded, title)
 
 
@@ -105,20 +92,12 @@ def strips(strips: Mapping[str, Tensor], title: str) -> Figure:
     return image_rows(strips, title, [f"α = {step / (steps - 1):.2f}" for step in range(steps)])
 
 
-def interpolations(
-    models: Mapping[str, VAE], title: str, pairs: int = 1, seed: int = 1, **how
-) -> Figure:
-    """Show strips between pairs of draws from the prior, `pairs` for each model.
-
-    Args:
-        how: other arguments of `interpolate`.
-    """
+def interpolations(models: Mapping[str, VAE], title: str, pairs: int = 1, seed: int = 1) -> Figure:
+    """Show strips between pairs of draws from the prior, `pairs` for each model."""
     rows = {}
     for name, model in models.items():
-        ends = prior_draws(model, 2 * pairs, seed)
-        for pair in range(pairs):
-            label = name if pairs == 1 else f"{name}, pair {pair + 1}"
-            rows[label] = interpolate(model, ends[2 * pair], ends[2 * pair + 1], **how)
+        for pair, ends in enumerate(prior_draws(model, 2 * pairs, seed).split(2), start=1):
+            rows[name if pairs == 1 else f"{name}, pair {pair}"] = interpolate(model, *ends)
     return strips(rows, title)
 
 
@@ -179,10 +158,8 @@ def seed_dots(axis: Axes, place: float, values: Sequence[float], model: str) -> 
 def ladder(losses: pd.DataFrame, linear: float, title: str) -> Figure:
     """Show what models lose where the pixels of all images are permuted, and what they know by it.
 
-    Args:
-        losses: of `tables.by_permutation`: lists of test losses, columns 0 and 1, a row a model,
-            which is a rung.
-        linear: the test loss of the linear VAE, which is the same either way.
+    `losses` are those of `tables.by_permutation`, a row a model, which is a rung; `linear` is the
+    test loss of the linear VAE, which is the same either way.
     """
     figure, ((axis,),) = panels(1, title, (11, 5.5))
     for place, (name, row) in enumerate(losses.iterrows()):

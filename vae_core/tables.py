@@ -12,8 +12,8 @@ from scipy import stats
 
 from vae_core.checkpoints import PARTS, History, Run
 from vae_core.data import Dataset
-from vae_core.evaluation import active_dimensions, linear_probe, unevenness_between_draws
-from vae_core.latent import posterior_means
+from vae_core.evaluation import active_dimensions, linear_probe, unevenness
+from vae_core.latent import posterior_means, prior_draws
 from vae_core.models import MODELS
 from vae_core.storage import in_one_line, write
 from vae_core.training import Config
@@ -97,12 +97,12 @@ def difference(larger: Sequence[float], smaller: Sequence[float]) -> Interval:
     return Interval(apart, float(found.high - found.low) / 2, float(test.pvalue))
 
 
-def holm(found: Sequence[Interval]) -> list[Interval]:
+def holm(found: Iterable[Interval]) -> list[Interval]:
     """Return intervals with the p that counts where so many are asked about at once (Holm 1979)."""
     adjusted, least = list(found), 0.0
-    for rank, place in enumerate(sorted(range(len(found)), key=lambda place: found[place].p)):
-        least = max(least, min(1.0, (len(found) - rank) * found[place].p))
-        adjusted[place] = replace(found[place], p=least)
+    for rank, place in enumerate(sorted(range(len(adjusted)), key=lambda at: adjusted[at].p)):
+        least = max(least, min(1.0, (len(adjusted) - rank) * adjusted[place].p))
+        adjusted[place] = replace(adjusted[place], p=least)
     return adjusted
 
 
@@ -123,6 +123,7 @@ def result(run: Run, dataset: Dataset | None = None) -> dict[str, Any]:
     is what its rounded weights change in its test loss, and `bound` the importance-weighted bound.
     """
     summary, record = run.summary, run.record
+    ends = (prior_draws(run.model, 50, seed) for seed in (1, 2))
     values = {
         **vars(run.config),
         **vars(run.config.params),
@@ -135,7 +136,7 @@ def result(run: Run, dataset: Dataset | None = None) -> dict[str, Any]:
         "oscillation": round(oscillation(run.history), 4),
         "active_dimensions": dataset and active_dimensions(run.model, dataset.test),
         "class_accuracy": dataset and _class_accuracy(run, dataset),
-        "unevenness": round(unevenness_between_draws(run.model), 3),
+        "unevenness": round(unevenness(run.model, *ends).mean().item(), 3),
         "threads": "+".join(map(str, record["threads"])),
         **{name: (record["published"] or {}).get(name) for name in ("rounding", "bound")},
         "seconds_per_epoch": round(summary["seconds_per_epoch"], 2),
@@ -158,9 +159,8 @@ def _class_accuracy(run: Run, dataset: Dataset) -> float | None:
 
 def write_results(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write rows of `result` as a table that spreadsheets read; OSError where that fails."""
-    frame = pd.DataFrame(list(rows), columns=COLUMNS)
-    whole = dict.fromkeys(("active_dimensions",), "Int64")
-    write(path, frame.astype(whole).to_csv(index=False, lineterminator="\n"))
+    frame = pd.DataFrame(list(rows), columns=COLUMNS).astype({"active_dimensions": "Int64"})
+    write(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
 def read_results(path: Path) -> pd.DataFrame:
@@ -183,19 +183,18 @@ def read_results(path: Path) -> pd.DataFrame:
             raise ValueError("the same run stands there twice")
         if unknown := sorted(set(frame["model"]) - set(MODELS)):
             raise ValueError(f"unknown model {unknown[0]!r}")
+        whole = ["batch_size", "latent_dim", "seed", "max_epochs", "epochs", "best_epoch"]
+        return frame.astype(dict.fromkeys(whole, int))
     except (ValueError, OSError) as error:
         raise ValueError(
             f"{path}: {in_one_line(error)}; take the table that make study wrote, "
             "or the published one with git checkout"
         ) from error
-    whole = ["batch_size", "latent_dim", "seed", "max_epochs", "epochs", "best_epoch"]
-    return frame.astype(dict.fromkeys(whole, int))
 
 
 def of_run(frame: pd.DataFrame, config: Config, folder: str) -> pd.Series:
     """Say of each row whether it is this run's; `folder` is that of its data set's runs."""
-    named = {**vars(config), **vars(config.params), "params": config.params.name}
-    named["dataset"] = folder
+    named = {**vars(config), **vars(config.params), "params": config.params.name, "dataset": folder}
     return (frame[IDENTITY] == [named[name] for name in IDENTITY]).all(axis=1)
 
 
@@ -211,13 +210,8 @@ def results_table(frame: pd.DataFrame) -> pd.DataFrame:
     The losses are those of the best epoch, in nats per image: mean and, over several seeds,
     standard deviation.
     """
-    shown = {
-        "epochs": "epochs",
-        "training loss": "train_loss",
-        "test loss": "test_loss",
-        "reconstruction": "test_reconstruction",
-        "KL": "test_kl",
-    }
+    shown = {"epochs": "epochs", "training loss": "train_loss", "test loss": "test_loss"}
+    shown |= {"reconstruction": "test_reconstruction", "KL": "test_kl"}
     rows = []
     for (params, model), group in frame.groupby(["params", "model"], sort=True):
         row = {"set": params, "model": MODELS[model].title, "seeds": len(group)}
@@ -293,19 +287,17 @@ def at_equal_budgets(frame: pd.DataFrame, cost: Mapping[str, float], unit: str) 
     runs = {name: frame[frame["model"] == name] for name in BOTH}
     for name in BOTH:
         for epochs in runs[name]["epochs"].unique():
-            spent = {other: epochs * cost[name] / cost[other] for other in BOTH}
-            losses = [losses_at(runs[other], spent[other]) for other in BOTH]
+            budget = epochs * cost[name]
+            spent = {other: budget / cost[other] for other in BOTH}
+            conv, fc = (losses_at(runs[other], spent[other]) for other in BOTH)
             # Inside, the FC-VAE's budgets are enough; at the ends, the CVAE's may be all there is.
             inside = runs["conv"]["epochs"].min() < epochs < runs["conv"]["epochs"].max()
-            if all(losses) and not (name == "conv" and inside):
-                rows[epochs * cost[name]] = [*(f"{spent[other]:.3g}" for other in BOTH), *losses]
-    shown = []
-    for budget, (small, large, conv, fc) in sorted(rows.items()):
-        counted = len(conv) if len(conv) == len(fc) else f"{len(conv)} and {len(fc)}"
-        row = [f"{budget:.3g}", small, large, spread(conv), spread(fc), counted]
-        shown.append([*row, difference(fc, conv)])
-    titles = [MODELS[name].title for name in BOTH]
-    columns = [*(f"{title}, epochs" for title in titles), *(f"{title}, loss" for title in titles)]
+            if conv and fc and not (name == "conv" and inside):
+                row = [f"{number:.3g}" for number in (budget, *spent.values())]
+                seeds = len(conv) if len(conv) == len(fc) else f"{len(conv)} and {len(fc)}"
+                rows[budget] = [*row, spread(conv), spread(fc), seeds, difference(fc, conv)]
+    columns = [f"{MODELS[name].title}, {what}" for what in ("epochs", "loss") for name in BOTH]
+    shown = [rows[budget] for budget in sorted(rows)]
     return pd.DataFrame(shown, columns=[unit, *columns, "seeds", "difference"])
 
 
@@ -343,12 +335,10 @@ def claims_table(frame: pd.DataFrame) -> pd.DataFrame:
         if values:
             rows.append([claim, measured, len(values), interval(values)])
 
-    for params in sets:
-        fall = of("test_loss", params, "fc") - of("test_loss", params, "conv")
-        compare(LOWER_LOSS, f"{params}: test loss, FC-VAE − CVAE", fall)
-    for params in sets:
-        fall = of("epochs", params, "fc") - of("epochs", params, "conv")
-        compare("the CVAE stops earlier", f"{params}: epochs, FC-VAE − CVAE", fall)
+    for claim, column in ((LOWER_LOSS, "test_loss"), ("the CVAE stops earlier", "epochs")):
+        for params in sets:
+            fall = of(column, params, "fc") - of(column, params, "conv")
+            compare(claim, f"{params}: {column.replace('_', ' ')}, FC-VAE − CVAE", fall)
     for params in sets:
         if params != "p2":
             fall = of("test_loss", params, "fc") - of("test_loss", "p2", "fc")
@@ -366,9 +356,7 @@ def claims_table(frame: pd.DataFrame) -> pd.DataFrame:
         compare("p1 oscillates, p2 is steadier", measured, fall)
     columns = ["claim", "measured (nats or epochs)", "seeds", "difference"]
     table = pd.DataFrame(rows, columns=columns)
-    for _, own in table.groupby("claim"):
-        for place, found in zip(own.index, holm(own["difference"].tolist()), strict=True):
-            table.at[place, "difference"] = found
+    table["difference"] = table.groupby("claim")["difference"].transform(holm)
     table["verdict"] = [found.verdict for found in table["difference"]]
     return table.set_index("claim")
 

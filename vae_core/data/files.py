@@ -33,12 +33,13 @@ class DatasetMissing(FileNotFoundError):
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path | str) -> Iterator[None]:
     """Make one line that names `path` of whatever a damaged file raises in the libraries."""
     try:
         yield
     except Exception as error:
-        raise ValueError(in_one_line(f"{path} cannot be read: {error}")) from error
+        reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(in_one_line(f"{path} cannot be read: {reason}")) from error
 
 
 def identity(path: Path) -> str:
