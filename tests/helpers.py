@@ -1,6 +1,5 @@
 """What several test files share: small data, small runs."""
 
-import dataclasses
 import hashlib
 import resource
 import time
@@ -20,15 +19,10 @@ TINY = ParameterSet("tiny", batch_size=16, learning_rate=1e-3, latent_dim=2)
 PATIENCE = 60  # seconds after which what should have happened is a failure
 
 
-def dataset_of(images, train, others, name="tiny"):
-    """A data set of the first `train` images and two parts of `others` after them."""
-    parts = images[: train + 2 * others].split([train, others, others])
-    digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
-    return Dataset(*parts, name, name, digest[:16])
-
-
 def tiny_dataset(train=40, others=8, seed=0):
-    return dataset_of(shapes(train + 2 * others, seed)[0], train, others)
+    images = shapes(train + 2 * others, seed)[0]
+    digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
+    return Dataset(*images.split([train, others, others]), "tiny", "tiny", digest[:16])
 
 
 def tiny_run(checkpoints, dataset=None, model="conv", params=TINY, **options):
@@ -51,14 +45,6 @@ def contents(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-def same_run(one, other):
-    """Whether two runs are equal in everything that was read from their files."""
-    weights, others = one.model.state_dict(), other.model.state_dict()
-    return all(torch.equal(weights[name], others[name]) for name in weights | others) and (
-        dataclasses.replace(one, model=None) == dataclasses.replace(other, model=None)
-    )
 
 
 def one_line(error):

@@ -10,11 +10,9 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
-from test_data import PAGE, TEN, encoded, folder_of, image, numbers, refused, root, sizes, zip_of
+from test_data import PAGE, TEN, encoded, folder_of, image, numbers, refused, sizes, zip_of
 
 from vae_core.data import files, load_dataset
-
-assert root  # a fixture
 
 
 def decode(image, extension="png", size=32, **options):

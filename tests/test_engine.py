@@ -20,7 +20,7 @@ from unittest.mock import Mock, patch
 import psutil
 import pytest
 from distributed import Client
-from helpers import outcome
+from helpers import PATIENCE, outcome, wait_for
 from rich.console import Console
 
 from study import engine
@@ -30,7 +30,6 @@ from vae_core.checkpoints import HISTORY
 from vae_core.experiment import train_or_load
 from vae_core.storage import PROJECT
 
-PATIENCE = 60  # seconds after which a process that should have done something is a failure
 EPOCHS = 8
 SMALL = {"params": "plane", "dataset": "shapes", "limit": 64}
 TASKS = [
@@ -46,13 +45,6 @@ class Deadly(Task):
     def arguments(self):
         time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def wait_for(what):
-    end = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def training(checkpoints):

@@ -4,14 +4,12 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 import pytest
-from helpers import PATIENCE, contents, outcome, tiny_dataset, tiny_run, wait_for
+from helpers import PATIENCE, contents, outcome, tiny_run, wait_for
 
 from vae_core.checkpoints import HISTORY, RUN, STATE, WEIGHTS, load_run, read_state
 from vae_core.experiment import main
@@ -47,10 +45,6 @@ def assert_all_as_the_reference(folder):
 # What is called in the other process
 
 
-def train(checkpoints, epochs=2):
-    tiny_run(checkpoints, tiny_dataset(), max_epochs=epochs)
-
-
 def begun(action, *arguments):
     process = FORK.Process(target=action, args=arguments)
     process.start()
@@ -63,35 +57,20 @@ def ended(process):
     return process.exitcode
 
 
-def kill_at_random(folder, kills):
-    """Train again and again, killing at random moments; return what files the kills left."""
-    began = time.perf_counter()
-    assert ended(begun(train, folder / "reference", 4)) == 0
-    whole = time.perf_counter() - began
-    rng, landed, run, end = np.random.default_rng(7), [], 0, 0
-    while len(landed) < kills or end == KILLED:
-        checkpoints = folder / f"killed-{run}"
-        process = begun(train, checkpoints, 4)
-        if len(landed) < kills:
-            time.sleep(rng.uniform(0, whole))
-            process.kill()
-        end = ended(process)
-        if end == KILLED:
-            landed.append(" ".join(sorted(path.name for path in checkpoints.glob("*/*/*"))))
-        run += end != KILLED
-    return landed
-
-
 def kill_at_every_write(folder):
-    """Kill at every step of every write, with half a file written too; return the moments."""
-    assert ended(begun(train, folder / "reference")) == 0
+    """Kill at every step of every write, with half a file written too; return the moments.
+
+    What goes on from there is killed as well, at another step, and goes on again.
+    """
+    assert ended(begun(tiny_run, folder / "reference")) == 0
     moments = []
     while True:
         checkpoints, log = folder / f"killed-{len(moments)}", folder / f"{len(moments)}.txt"
         if ended(begun(train_and_die, checkpoints, len(moments), log)) == 0:
             return moments
         moments.append(log.read_text())
-        assert ended(begun(train, checkpoints)) == 0
+        ended(begun(train_and_die, checkpoints, len(moments) % 7, log))
+        assert ended(begun(tiny_run, checkpoints)) == 0
 
 
 def train_and_die(checkpoints, number, log):
@@ -122,7 +101,7 @@ def train_and_die(checkpoints, number, log):
         unlink(path, missing_ok=missing_ok)
 
     os.fsync, Path.replace, Path.unlink = halved, replaced, unlinked
-    train(checkpoints)
+    tiny_run(checkpoints)
 
 
 def program(checkpoints, log):
@@ -144,12 +123,6 @@ def stop_the_program(folder):
 
 
 # The tests
-
-
-def test_killed_at_random_moments(tmp_path, driven):
-    landed = driven(kill_at_random, tmp_path, 14)
-    assert len(landed) == 14 and len(set(landed)) > 1, landed
-    assert_all_as_the_reference(tmp_path)
 
 
 def test_killed_at_every_step_of_every_write(tmp_path, driven):

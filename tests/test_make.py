@@ -11,22 +11,11 @@ import pytest
 
 from vae_core.storage import PROJECT
 
-VICIOUS = [
-    "my faces",
-    "of celeba stars",
-    "it's",
-    'say "so"',
-    "$HOME $x $(touch pwned) ${y}",
-    "a;touch pwned",
-    "`touch pwned`",
-    "a&touch pwned|b>c",
-    "(2) [3] {4}",
-    "50%*?#~!",
-    "back\\slash\\",
-    "new\nline",
-    "猫 Ärger",
-    "-n",
-]
+VICIOUS = ["my faces", "of celeba stars", "it's", 'say "so"', "$HOME $x $(touch pwned) ${y}"]
+VICIOUS += ["a;touch pwned", "`touch pwned`", "a&touch pwned|b>c", "(2) [3] {4}", "50%*?#~!"]
+VICIOUS += ["back\\slash\\", "new\nline", "猫 Ärger", "-n"]
+TOOLS = {"test": "ruff ruff pytest pytest", "pair": "jupytext", "reference": "jupytext nbconvert"}
+TOOLS |= {"lab": "jupyterlab", "bench": ""}
 PYTHON = shlex.quote(sys.executable)
 STUB = """#!/bin/sh
 exec {python} - "$@" << 'END'
@@ -54,14 +43,8 @@ def clone(tmp_path):
 
 def make(folder, *arguments, **environment):
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return subprocess.run(
-        ["make", *arguments],
-        cwd=folder,
-        env=kept | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    pipes = {"capture_output": True, "text": True, "check": False}
+    return subprocess.run(["make", *arguments], cwd=folder, env=kept | environment, **pipes)
 
 
 def calls(folder):
@@ -86,25 +69,13 @@ def test_what_is_not_given_is_not_passed_and_what_is_empty_is(clone):
     assert given == {"VAE_DATASET": "", "VAE_PYTHON": "python3"}
 
 
-@pytest.mark.parametrize("target", ["test", "pair", "reference", "lab", "bench"])
+@pytest.mark.parametrize("target", TOOLS)
 def test_every_tool_is_this_pythons_and_nothing_is_removed(clone, target):
-    neighbour = clone.parent / "neighbour.txt"
-    neighbour.write_text("not yours")
-    before = set(clone.rglob("*"))
+    (clone.parent / "neighbour.txt").write_text("not yours")
+    before = {*clone.parent.rglob("*"), clone / "calls"}
     assert make(clone, "-j4", target).returncode == 0
     tools = [arguments[1] for arguments, _ in calls(clone) if arguments[0] == "-m"]
-    assert (
-        tools
-        == {
-            "test": ["ruff", "ruff", "pytest", "pytest"],
-            "pair": ["jupytext"],
-            "reference": ["jupytext", "nbconvert"],
-            "lab": ["jupyterlab"],
-            "bench": [],
-        }[target]
-    )
-    assert set(clone.rglob("*")) == before | {clone / "calls"}
-    assert neighbour.exists()
+    assert tools == TOOLS[target].split() and {*clone.parent.rglob("*")} == before
 
 
 def test_clean_removes_only_what_make_has_made(clone):
@@ -160,21 +131,10 @@ def test_a_copied_clone_runs_its_own_code(clone):
 
 
 def test_no_line_ending_is_changed_in_a_clone(tmp_path):
-    def git(*arguments):
-        subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)
-
-    git("init", "--quiet", "origin")
-    (tmp_path / "origin" / "checkpoints").mkdir()
-    shutil.copy(PROJECT / ".gitattributes", tmp_path / "origin")
-    files = {
-        "checkpoints/history.csv": b"epoch\n1\n",
-        "checkpoints/run.json": b"{\r\n}\n",
-        "a.py": b"a\nb\n",
-    }
-    for name, content in files.items():
-        (tmp_path / "origin" / name).write_bytes(content)
-    git("-C", "origin", "add", ".")
-    git("-C", "origin", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "a")
-    git("-c", "core.autocrlf=true", "clone", "--quiet", "origin", "copy")
-    for name, content in files.items():
-        assert (tmp_path / "copy" / name).read_bytes() == content, name
+    shutil.copy(PROJECT / ".gitattributes", tmp_path)
+    for command in ("init --quiet", "check-attr text eol -- checkpoints/a/run.json a.py"):
+        command = ["git", *command.split()]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    # So git compares and writes the bytes of a run, and line feeds in all that is text.
+    assert "checkpoints/a/run.json: text: unset\n" in done.stdout
+    assert "a.py: text: auto\na.py: eol: lf\n" in done.stdout
