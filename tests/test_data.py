@@ -262,7 +262,7 @@ def test_unknown_name_lists_the_known_ones(root, name, monkeypatch):
     assert "shapes, faces, cifar10, celeba" in message and "folder or zip" in message
 
 
-@pytest.mark.parametrize(("share", "moved"), [(0, 0), (0.01, 0), (0.02, 2), (0.3, 30), (1, 100)])
+@pytest.mark.parametrize(("share", "moved"), [(0, 0), (0.01, 0), (0.02, 2), (0.31, 31), (1, 100)])
 def test_a_permutation_moves_what_it_should_and_can_be_undone(share, moved):
     for seed in range(3):
         order = permutation(100, share, seed)

@@ -184,6 +184,7 @@ def test_what_is_not_the_run_asked_for_is_kept_aside(
 
 
 def test_what_cannot_be_renamed_is_copied_aside_and_never_lost(finished, tmp_path, monkeypatch):
+    (finished / "notes.txt").write_text("mine")
     before, rename = contents(finished), Path.rename
 
     def of_an_overlay(path, target):
@@ -195,7 +196,7 @@ def test_what_cannot_be_renamed_is_copied_aside_and_never_lost(finished, tmp_pat
     for n in (1, 2, 3):
         tiny_run(tmp_path, retrain=True)
         assert previous(finished, n).exists()
-    assert contents(previous(finished)) == before
+    assert contents(previous(finished)) == before and not (finished / "notes.txt").exists()
     assert not [path for path in finished.parent.iterdir() if path.name.startswith(".aside")]
 
 
