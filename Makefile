@@ -1,7 +1,4 @@
-.DEFAULT_GOAL := help
 .NOTPARALLEL:
-.SUFFIXES:
-MAKEFLAGS += --no-builtin-rules
 
 # Each setting that is given reaches Python as VAE_<NAME>, character for character: no shell and no
 # second reading by make comes between. What they mean and their defaults: study/runs.py.

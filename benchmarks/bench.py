@@ -7,6 +7,7 @@ configurations take turns, `--repeats` times, and the medians are compared.
 
 import argparse
 import contextlib
+import gc
 import importlib.util
 import json
 import os
@@ -17,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
+from functools import partial
 from itertools import islice, product
 from pathlib import Path
 
@@ -26,7 +29,6 @@ IMAGES = {"conv": 6_400, "fc": 12_800}
 SIZES = (5_000, 50_000)
 SIZE_REPEATS = 2
 SEVERAL = 6  # trainings
-CONFIGURATIONS = ("dataloader-2", "dataloader-0", "float32", "bfloat16")
 TITLES = {
     "dataloader-2": "PIL dataset, DataLoader with 2 workers, float32",
     "dataloader-0": "PIL dataset, DataLoader without workers, float32",
@@ -50,47 +52,40 @@ def main() -> None:
         return
     from vae_core.hardware import processor
 
+    machine = {"processor": processor(), "cores": os.cpu_count()}
     several = {"in turn": [], "engine": []}
     for repeat in range(options.repeats):
         for name, seconds in several.items():
             seconds.append(in_own_process(name, "", 0)["seconds"])
             print(f"{repeat + 1}/{options.repeats} {SEVERAL} runs, {name}: {seconds[-1]:.1f} s")
+    several = {**machine, "seconds": several}
     if options.several:
         results = json.loads(options.output.read_text())
-        several = {"processor": processor(), "cores": os.cpu_count(), "seconds": several}
         options.output.write_text(json.dumps(results | {"several": several}, indent=2) + "\n")
         print(several_line(several))
         return
-    configurations = list(CONFIGURATIONS)
-    if importlib.util.find_spec("pythae"):
-        configurations.append("pythae")
-    speeds = {model: {name: [] for name in configurations} for model in IMAGES}
+    there = [name for name in TITLES if name != "pythae" or importlib.util.find_spec(name)]
+    speeds = {model: {name: [] for name in there} for model in IMAGES}
     peaks = []
     for repeat in range(options.repeats):
         peaks.append(in_own_process("peak", "conv", 0))
         for model, images in IMAGES.items():
-            for name in configurations:
-                found = in_own_process(name, model, images)
-                speeds[model][name].append(found["images_per_second"])
-                print(
-                    f"{repeat + 1}/{options.repeats} {model} {name}: {speeds[model][name][-1]:,.0f}"
-                )
+            for name in there:
+                speed = in_own_process(name, model, images)["images_per_second"]
+                speeds[model][name].append(speed)
+                print(f"{repeat + 1}/{options.repeats} {model} {name}: {speed:,.0f}")
     scaling = {model: {str(size): [] for size in SIZES} for model in IMAGES}
     for _ in range(SIZE_REPEATS):
         for model, size in product(IMAGES, SIZES):
             scaling[model][str(size)].append(in_own_process("auto", model, size))
     results = {
-        "machine": {
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-        },
+        "machine": {**machine, "python": platform.python_version()},
         "batch_size": BATCH,
         "images_per_second": speeds,
         # What else runs on the machine can only lower it.
         "peak": {name: max(peak[name] for peak in peaks) for name in peaks[0]},
         "scaling": scaling,
-        "several": {"processor": processor(), "cores": os.cpu_count(), "seconds": several},
+        "several": several,
     }
     options.output.write_text(json.dumps(results, indent=2) + "\n")
     print(f"\n{table(results)}\n\nwritten to {options.output}")
@@ -139,18 +134,16 @@ def project_speed(model: str, images: int, precision: str) -> float:
     held_out = random_images(1)
     data = Dataset(random_images(images), held_out, held_out, "random", "random", "")
     epochs = 2 if images == max(SIZES) else 3
-    config = Config(
-        model, ParameterSet("bench", BATCH, 5e-4, 128), max_epochs=epochs, precision=precision
-    )
+    params = ParameterSet("bench", BATCH, 5e-4, 128)
+    config = Config(model, params, max_epochs=epochs, precision=precision)
     _, history = train(config, data, torch.device("cpu"), precision)
     return images / min(row["seconds"] for row in history[1:])
 
 
 def module_alone(name: str):
     """Import a module of the project without its package, hence without the allocator setting."""
-    spec = importlib.util.spec_from_file_location(
-        Path(name).name, FOLDER.parent / "vae_core" / f"{name}.py"
-    )
+    path = FOLDER.parent / "vae_core" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -188,12 +181,7 @@ def recipe_speed(model_name: str, images: int, workers: int) -> float:
             loss.item()
 
     epoch(steps=10)
-    seconds = []
-    for _ in range(2):
-        began = time.perf_counter()
-        epoch()
-        seconds.append(time.perf_counter() - began)
-    return images / min(seconds)
+    return images / min(timeit.repeat(epoch, gc.enable, number=1, repeat=2))
 
 
 def pythae_speed(model_name: str, images: int) -> float:
@@ -238,12 +226,8 @@ def pythae_speed(model_name: str, images: int) -> float:
         )
         trainer = BaseTrainer(model, dataset, training_config=config)
         trainer.prepare_training()
-        seconds = []
-        for number in range(2):
-            began = time.perf_counter()
-            trainer.train_step(number)
-            seconds.append(time.perf_counter() - began)
-    return images / min(seconds)
+        step = partial(trainer.train_step, 1)
+        return images / min(timeit.repeat(step, gc.enable, number=1, repeat=2))
 
 
 def several_runs(engine: bool) -> dict:
@@ -281,26 +265,20 @@ def several_line(several: dict) -> str:
 def machine_peak() -> dict:
     """Measure the matrix product in GFLOP/s, and count what one training image costs."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
+    from vae_core.evaluation import operations
     from vae_core.models import MODELS
 
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.randn(4096, 4096).to(dtype)
-        matrix @ matrix
-        seconds = []
-        for _ in range(3):
-            began = time.perf_counter()
-            matrix @ matrix
-            seconds.append(time.perf_counter() - began)
+        multiply = partial(torch.mm, matrix, matrix)
+        multiply()
+        seconds = timeit.repeat(multiply, number=1, repeat=3)
         name = str(dtype).removeprefix("torch.")
         found[f"{name}_gflops"] = 2 * 4096**3 / statistics.median(seconds) / 1e9
     for name in IMAGES:
-        with FlopCounterMode(display=False) as counter:
-            decoded, _, _ = MODELS[name](128, (3, 32, 32))(torch.rand(BATCH, 3, 32, 32))
-            decoded.sum().backward()
-        found[f"{name}_mflop_per_image"] = counter.get_total_flops() / BATCH / 1e6
+        found[f"{name}_mflop_per_image"] = operations(MODELS[name](128, (3, 32, 32))) / 1e6
     return found
 
 

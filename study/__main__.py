@@ -38,6 +38,6 @@ def main(command: str) -> int:
 if __name__ == "__main__":
     code = main(*sys.argv[1:])
     if code == 130:
-        sys.stderr.flush()
+        sys.stdout.flush()
         os._exit(code)  # kernels end with this process; their threads would be waited for
     sys.exit(code)

@@ -56,16 +56,15 @@ GRIDS = (
     "model=fc max_epochs=23 learning_rate=5e-4 beta=0.01,0.1,10 seed=1,2",
     "model=linear max_epochs=1 beta=0.01,0.03,0.1,0.3,3,10 seed=0",
     # A share of the training images; what is kept is what the validation images liked best.
-    *(
-        f"model={model} max_epochs={epochs} learning_rate={rate} fraction={share} "
-        "monitor=validation seed=0,1,2"
-        for model, rate, budgets in (
-            ("conv", 2e-3, (40, 80, 160)),
-            ("fc", 5e-4, (115, 230, 460)),
-            ("local", 4e-3, (40, 80, 160)),
-        )
-        for share, epochs in zip((0.2, 0.06, 0.02), budgets, strict=True)
-    ),
+    "model=conv max_epochs=40 learning_rate=2e-3 fraction=0.2 monitor=validation seed=0,1,2",
+    "model=conv max_epochs=80 learning_rate=2e-3 fraction=0.06 monitor=validation seed=0,1,2",
+    "model=conv max_epochs=160 learning_rate=2e-3 fraction=0.02 monitor=validation seed=0,1,2",
+    "model=fc max_epochs=115 learning_rate=5e-4 fraction=0.2 monitor=validation seed=0,1,2",
+    "model=fc max_epochs=230 learning_rate=5e-4 fraction=0.06 monitor=validation seed=0,1,2",
+    "model=fc max_epochs=460 learning_rate=5e-4 fraction=0.02 monitor=validation seed=0,1,2",
+    "model=local max_epochs=40 learning_rate=4e-3 fraction=0.2 monitor=validation seed=0,1,2",
+    "model=local max_epochs=80 learning_rate=4e-3 fraction=0.06 monitor=validation seed=0,1,2",
+    "model=local max_epochs=160 learning_rate=4e-3 fraction=0.02 monitor=validation seed=0,1,2",
 )
 # What the notebooks show, by the same fields.
 SHOWN = (

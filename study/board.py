@@ -13,8 +13,7 @@ MINUTE = 60
 class Board:
     """Moving lines on a terminal; elsewhere a line for each finished run and one a minute.
 
-    Args:
-        labels: what people call the runs, which are told apart by their place in it.
+    `labels` are what people call the runs, or pages, which are told apart by their place there.
     """
 
     def __init__(self, labels: list[str], console: Console):
@@ -44,7 +43,7 @@ class Board:
     def lines(self) -> list[str]:
         """One line for the whole, with the time that is left, and one for each training."""
         elapsed, left = time.monotonic() - self.began, list(self.left.values())
-        whole = f"{self.finished} of {len(self.labels)} runs in {clock(elapsed)}"
+        whole = f"{self.finished} of {len(self.labels)} done in {clock(elapsed)}"
         if left:
             waiting = len(self.labels) - self.finished - len(left)
             expected = sum(left) + waiting * sum(self.whole.values()) / len(self.whole)
@@ -69,14 +68,16 @@ class Board:
             self.running.setdefault(run, f"{label}: starts")
         else:
             self.left[run], self.whole[run] = (epochs - epoch) * seconds, epochs * seconds
-            news = f"epoch {epoch} of {epochs}, loss {loss:.2f}, {clock(self.left[run])} left"
-            self.running[run] = f"{label}: {news}"
+            left = clock(self.left[run])
+            self.show(run, f"epoch {epoch} of {epochs}, loss {loss:.2f}, {left} left")
 
-    def finish(self, run: int, row: dict | None, error: str | None):
+    def show(self, run: int, news: str):
+        """Show what a run is at."""
+        self.running[run] = f"{self.labels[run]}: {news}"
+
+    def finish(self, run: int, news: str):
         """Say what became of a run."""
         self.finished += 1
-        news = error or f"{row['epochs']} epochs, test loss {row['test_loss']:.2f}"
-        news += " (was there)" * (error is None and run not in self.whole)
         self.running.pop(run, None)
         self.left.pop(run, None)
         self.say(f"[{self.finished}/{len(self.labels)}] {self.labels[run]}: {news}")

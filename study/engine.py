@@ -5,7 +5,7 @@ training goes on after its last finished epoch. Driver and workers share the fol
 """
 
 import hashlib
-import importlib.util
+import importlib
 import logging
 import os
 import pickle
@@ -60,17 +60,16 @@ def run_all(tasks: list[Task], settings: Settings, console: Console | None = Non
 
     What goes on is shown on `console`. A task that fails is an outcome with an error, and the
     others go on. Stopped in whatever way, the same call goes on after the last finished epochs.
-
-    Raises:
-        ConnectionError: the scheduler does not answer, or is gone.
-        OSError: the folder of checkpoints cannot be written.
+    Raises ConnectionError where the scheduler does not answer, or is gone, and OSError where the
+    folder of checkpoints cannot be written.
     """
     ended, labels = {}, [task.label for task in tasks]
     with Board(labels, console or Console()) as board, _client(settings, board) as client:
         share_out = _shared_out if client else _in_turn
         for run, row, error in share_out(client, tasks, settings, board):
             ended[run] = Outcome(tasks[run], row, error)
-            board.finish(run, row, error)
+            news = error or f"{row['epochs']} epochs, test loss {row['test_loss']:.2f}"
+            board.finish(run, news if error or run in board.whole else f"{news} (was there)")
     return [ended[run] for run in range(len(tasks))]
 
 
@@ -88,8 +87,6 @@ def _client(settings, board):
                 LoopRunner().run_sync(distributed.connect, address, PATIENCE, **once)
             cluster = address or stack.enter_context(_local_cluster(workers))
             client = stack.enter_context(Client(cluster, timeout=PATIENCE))
-            if importlib.util.find_spec("bokeh") and client.dashboard_link:
-                board.say(f"what the workers do is shown at {client.dashboard_link}")
             if address and not client.nthreads():
                 board.say(f"no worker yet; this starts one: dask worker --nthreads 1 {address}")
         except Exception as error:
@@ -166,11 +163,8 @@ def _shared_out(client, tasks, settings, board):
                 raise ConnectionError(f"the scheduler is gone; {advice}") from None
             except KilledWorker as death:
                 died = f"{death.allowed_failures + 1} workers died in it, maybe short of memory"
-                row, error, elsewhere = (
-                    None,
-                    f"{died}; {board.running.get(run, 'it told nothing')}",
-                    False,
-                )
+                error = f"{died}; {board.running.get(run, 'it told nothing')}"
+                row, elsewhere = None, False
             if marker and elsewhere:
                 tried[run].add(worker)
                 board.say(f"worker {worker}: {error}")

@@ -1,17 +1,16 @@
 """The page in which one moves through latent spaces: one file that needs no server."""
 
 import base64
-import hashlib
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from dask.base import tokenize
 from jinja2 import Environment
-from torch import nn
+from torch import Tensor, nn
 
 from study.runs import Settings, Task
 from vae_core import __version__
@@ -22,7 +21,7 @@ from vae_core.experiment import published_run
 from vae_core.explorer import ranked_dimensions
 from vae_core.latent import as_bytes, imagine, interpolate, posterior_means, prior_draws
 from vae_core.models import VAE
-from vae_core.storage import write
+from vae_core.storage import say, write
 
 PAGE = "explore.html"
 PUBLISHED = (
@@ -46,7 +45,7 @@ def write_explorer(settings: Settings, tasks: list[Task], templates: Environment
         try:
             shown[f"{run.dataset['folder']}/{run.folder.name}"] = run, layers(run.model)
         except ValueError as error:
-            _without(run.folder, error)
+            say(f"{PAGE} is without {run.folder}: {error}")
     if not shown:
         page.unlink(missing_ok=True)
         return ""
@@ -54,22 +53,18 @@ def write_explorer(settings: Settings, tasks: list[Task], templates: Environment
     first = runs[0].model
     strip = as_bytes(interpolate(first, *prior_draws(first, 2, seed=5)))
     strip = png(torch.cat([*strip], dim=-1))
-    names = ("explore.html.j2", "explore.js", "explore.css", "base.html.j2", "style.css")
-    sources = [templates.loader.get_source(templates, name)[0] for name in names]
-    sources += [Path(__file__).read_text("utf-8"), __version__, *shown]
-    parts = [*map(str.encode, sources), *((run.folder / RUN).read_bytes() for run in runs)]
-    made_of = hashlib.sha256(b"\0".join(parts)).hexdigest()
+    sources = [Path(__file__), *sorted(Path(__file__).with_name("templates").iterdir())]
+    sources += [run.folder / RUN for run in runs]
+    made_of = tokenize([path.read_bytes() for path in sources], __version__, [*shown])
     if not (page.exists() and made_of.encode() in page.read_bytes()[:1000]):
-        models = [_model(key, run, kinds) for key, (run, kinds) in shown.items()]
-        about = {"models": models, "images": _encode(runs, models)}
+        images = _images(runs)
+        models = [_model(key, *found, images) for key, found in shown.items()]
+        pngs = {data: [*map(png, some)] for data, some in images.items()}
+        about = {"models": models, "images": pngs}
         weights = [_half(run.model.decoder.parameters()) for run in runs]
         template = templates.get_template("explore.html.j2")
         write(page, template.render(made_of=made_of, about=about, weights=weights, strip=strip))
     return strip
-
-
-def _without(what: object, error: Exception) -> None:
-    print(f"{PAGE} is without {what}: {error}", file=sys.stderr)
 
 
 def _runs(settings: Settings, tasks: list[Task]) -> Iterator[Run]:
@@ -79,7 +74,7 @@ def _runs(settings: Settings, tasks: list[Task]) -> Iterator[Run]:
         except FileNotFoundError:
             continue
         except CheckpointError as error:
-            _without(" ".join(name), error)
+            say(f"{PAGE} is without {' '.join(name)}: {error}")
     params = "p2" if "p2" in settings.sets else settings.sets[0]
     room = OWN_WEIGHTS
     for task in dict.fromkeys(tasks):
@@ -119,8 +114,8 @@ def layers(model: VAE) -> list[dict[str, Any]]:
     return described + last
 
 
-def _model(key: str, run: Run, described: list[dict[str, Any]]) -> dict[str, Any]:
-    model = run.model
+def _model(key: str, run: Run, described: list, images: dict[str, Tensor]) -> dict[str, Any]:
+    model, means = run.model, posterior_means(run.model, images[_data(run)])
     return {
         "key": key,
         "title": f"{model.title} {run.config.params.name}",
@@ -129,6 +124,7 @@ def _model(key: str, run: Run, described: list[dict[str, Any]]) -> dict[str, Any
         "shape": model.image_shape,
         "layers": described,
         "dimensions": [[k, round(kl, 2)] for k, kl in ranked_dimensions(model).items()],
+        "means": means.double().numpy().round(4).tolist(),
     }
 
 
@@ -139,18 +135,13 @@ def _data(run: Run) -> str:
     return run.dataset["title"] + f", {size} px" * (size != 32) + own
 
 
-def _encode(runs: list[Run], models: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Give each model its means of the same images, which all of its data set have imagined."""
+def _images(runs: list[Run]) -> dict[str, Tensor]:
+    """Return the images to be encoded for each data set, which all of its models have imagined."""
     images = {}
     for data in dict.fromkeys(map(_data, runs)):
         same = [run.model for run in runs if _data(run) == data]
         each = math.ceil(IMAGES / len(same))
-        drawn = torch.cat([imagine(model, each, seed=1) for model in same])[:IMAGES]
-        images[data] = [png(image) for image in drawn]
-        for run, model in zip(runs, models, strict=True):
-            if model["data"] == data:
-                means = posterior_means(run.model, drawn).double().numpy()
-                model["means"] = means.round(4).tolist()
+        images[data] = torch.cat([imagine(model, each, seed=1) for model in same])[:IMAGES]
     return images
 
 

@@ -1,28 +1,26 @@
 """Notebooks are executed and become pages that need no network; `index.html` leads to them."""
 
 import base64
-import hashlib
-import json
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import jupytext
 import nbformat
 import papermill
 import torch
+from dask.base import tokenize
 from dask.system import CPU_COUNT
 from jinja2 import Environment, PackageLoader, select_autoescape
 from latex2mathml.converter import convert
 from markupsafe import Markup
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
-from nbconvert.filters import strip_ansi
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from papermill.exceptions import PapermillExecutionError
 from rich.console import Console
@@ -30,18 +28,17 @@ from traitlets.config import Config
 
 import vae_core
 from study import engine, runs
+from study.board import Board
 from study.explorer import PAGE, write_explorer
 from study.runs import Page, Settings, Task
 from vae_core.checkpoints import RUN
 from vae_core.data import DatasetMissing
-from vae_core.storage import PROJECT, in_one_line, write
+from vae_core.storage import PROJECT, in_one_line, say, write
 from vae_core.tables import write_results
 
 MARK = ".made-by-make-report"
 KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
-ANSWER = re.compile(r"<!-- answer:.*?-->(.*?)<!-- end of answer -->(.*)", re.DOTALL)
-# The first figure after the answer; the explorer's has its own place on the front page.
-FIGURE = re.compile(r"!\[([^]]*)\]\((figures/(?!explorer)[\w.-]+\.png)\)")
+ANSWER = re.compile(r"<!-- answer:.*?-->(.*?)<!-- end of answer -->\s*!\[(.*?)\]\((.*?)\)", re.S)
 # Maths stands between dollars, but not in code.
 MATHS = re.compile(r"(`+).+?\1|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
 
@@ -57,10 +54,7 @@ class Shown:
 
     @property
     def question(self) -> Markup:
-        """Return the notebook's first heading, and the parameter set if there is a page for each.
-
-        It is the file's name where there is none.
-        """
+        """The notebook's first heading, or its file's name, and which set where each has a page."""
         source = self.page.notebook.read_text(encoding="utf-8", errors="replace")
         heading = re.search(r"^# # (.+)$", source, re.MULTILINE)
         of = self.page.name[len(self.page.notebook.stem) :].strip("-")
@@ -72,10 +66,8 @@ def claim(report: Path) -> None:
     """Make a folder the report's own; raises ValueError where something else is in it."""
     if not (report / MARK).exists():
         if report.exists() and (not report.is_dir() or any(report.iterdir())):
-            raise ValueError(
-                f"{report} holds something that make report has not made; name another folder "
-                "with REPORT=, or move what is there"
-            )
+            advice = "name another folder with REPORT=, or move what is there"
+            raise ValueError(f"{report} holds something that make report has not made; {advice}")
         write(report / MARK, "make clean removes the folder report/ while this file is in it\n")
 
 
@@ -89,7 +81,7 @@ def report(settings: Settings, all_seeds: bool = False) -> int:
                 tasks += [task] if task.dataset not in absent and task.arguments else []
             except DatasetMissing as error:
                 absent[task.dataset] = in_one_line(error)
-                print(f"without {task.dataset}: {absent[task.dataset]}", file=sys.stderr)
+                say(f"without {task.dataset}: {error}")
     if all_seeds and settings.dataset in absent:
         return 1
     if settings.retrain:
@@ -109,8 +101,7 @@ def report(settings: Settings, all_seeds: bool = False) -> int:
     shown = _pages(settings, absent, errors, records)
     runs.end_anew(settings.checkpoints)
     print(f"the report is {settings.report / 'index.html'}")
-    failed = errors or any(one.state == "failed" for one in shown)
-    return int(bool(failed or settings.dataset in absent))
+    return int(settings.dataset in absent or any(one.state == "failed" for one in shown))
 
 
 def _record(task: Task, settings: Settings) -> bytes:
@@ -135,67 +126,53 @@ def _pages(settings: Settings, absent: dict, errors: dict, records: dict) -> lis
             shown[page.name] = Shown(page, "failed", broken[0])
         else:
             # Taken before the execution: what changes meanwhile makes the page out of date.
-            parts = [page.notebook.read_bytes(), json.dumps(page.parameters).encode(), *code]
-            parts += [records[task] for task in page.tasks]
-            made_of = hashlib.sha256(b"\0".join(parts)).hexdigest()
+            source, own = page.notebook.read_bytes(), [records[task] for task in page.tasks]
+            made_of = tokenize(source, page.parameters, code, own)
             try:
                 notebook = nbformat.read(settings.report / f"{page.name}.ipynb", as_version=4)
                 current = notebook.metadata["made_of"] == made_of
             except Exception:  # missing or damaged, the answer is to execute it again
                 current = False
             shown[page.name] = Shown(page, "done", "", notebook) if current else None
-            waiting += [] if current else [(page, parts[0], made_of)]
+            waiting += [] if current else [(page, source, made_of)]
     shown |= {one.page.name: one for one in _execute_all(waiting, settings)}
     _write_pages(settings, list(shown.values()))
     return list(shown.values())
 
 
 def _execute_all(waiting: list[tuple], settings: Settings) -> Iterator[Shown]:
-    """Execute notebooks, each in a kernel of one thread; yield and print what became of them."""
+    """Execute notebooks, each in a kernel of one thread; yield and say what became of them."""
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-    console, cells = Console(markup=False, highlight=False, soft_wrap=True), {}
     pool = ThreadPoolExecutor(settings.workers or CPU_COUNT)
-    with console.status("executing notebooks") as live:
-
-        def on_cell(name: str, number: int, of: int) -> None:
-            cells[name] = f"{name}: cell {number} of {of}"
-            live.update(", ".join(cells.values()))
-
+    with Board([page.name for page, *_ in waiting], Console()) as board:
         try:
-            pending = {pool.submit(execute, *one, settings.report, on_cell) for one in waiting}
-            while pending:
-                done, pending = wait(pending, timeout=60, return_when=FIRST_COMPLETED)
-                for one in (future.result() for future in done):
-                    cells.pop(one.page.name, None)
-                    live.update(", ".join(cells.values()))
-                    number = f"[{len(waiting) - len(pending)}/{len(waiting)}]"
-                    console.print(f"{number} {one.page.name} {one.state} {one.reason}".rstrip())
-                    yield one
-                if not (done or console.is_terminal):
-                    console.print(", ".join(cells.values()))
+            places = {
+                pool.submit(execute, *one, settings.report, partial(board.show, place)): place
+                for place, one in enumerate(waiting)
+            }
+            for future in as_completed(places):
+                one = future.result()
+                board.finish(places[future], f"{one.state} {one.reason}".rstrip())
+                yield one
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def execute(
-    page: Page, source: bytes, made_of: str, report: Path, on_cell: Callable[[str, int, int], None]
-) -> Shown:
+def execute(page: Page, source: bytes, made_of: str, report: Path, show: Callable) -> Shown:
     """Execute a notebook with the page's parameters; say what became of it.
 
-    `<name>.ipynb` appears only when every cell ran; otherwise there are `<name>.failed.ipynb` and
-    `<name>.log`, and a page whose data set is missing counts as skipped. `on_cell` is called with
-    the page's name and the numbers of a cell and of all before each.
+    `<name>.ipynb` appears only when every cell ran; until then it is `<name>.failed.ipynb`, and
+    where that is the end, `<name>.log` says why. A page whose data set is missing counts as
+    skipped. `show` is told each cell before it runs.
     """
-    executed, running, failed = (
-        report / f"{page.name}{kind}.ipynb" for kind in ("", ".running", ".failed")
-    )
-    log = report / f"{page.name}.log"
-    place = str(running).replace("{", "{{").replace("}", "}}")  # papermill formats its paths
+    endings = (".ipynb", ".failed.ipynb", ".log")
+    executed, failed, log = (report / f"{page.name}{ending}" for ending in endings)
+    place = str(failed).replace("{", "{{").replace("}", "}}")  # papermill formats its paths
     state, trace = "failed", ""
     try:
         notebook = jupytext.reads(source.decode(), fmt="py:percent")
         notebook.metadata |= {"kernelspec": KERNEL, "made_of": made_of}
-        nbformat.write(notebook, running)
+        nbformat.write(notebook, failed)
         known, of = papermill.inspect_notebook(place), len(notebook.cells) + 1
         if unknown := sorted(page.parameters.keys() - known.keys()):
             raise ValueError(f"its cell tagged 'parameters' lacks {unknown[0]!r}; write it there")
@@ -205,26 +182,23 @@ def execute(
             page.parameters,
             progress_bar=False,
             resources={"metadata": {"path": str(page.notebook.parent)}},
-            on_cell_start=lambda cell, cell_index: on_cell(page.name, cell_index + 1, of),
+            on_cell_start=lambda cell, cell_index: show(f"cell {cell_index + 1} of {of}"),
         )
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         if any(output.output_type == "error" for output in outputs):  # papermill allows sys.exit()
             raise ValueError("a cell ended the notebook")
-        running.replace(executed)
-        failed.unlink(missing_ok=True)
+        failed.replace(executed)
         log.unlink(missing_ok=True)
         return Shown(page, "done", "", notebook)
     except PapermillExecutionError as error:
         state = "skipped" if error.ename == "DatasetMissing" else "failed"
         reason = f"cell {error.exec_count}: {error.ename}: {in_one_line(error.evalue)}"
-        trace = strip_ansi("\n".join(error.traceback))
+        trace = str(error)
     except DeadKernelError:
         reason = "the kernel died (out of memory, perhaps)"
     except Exception as error:  # jupytext, YAML and papermill have no errors in common
         reason = in_one_line(error)
     executed.unlink(missing_ok=True)
-    if running.exists():
-        running.replace(failed)
     write(log, trace or reason)
     return Shown(page, state, reason)
 
@@ -241,30 +215,22 @@ def _write_pages(settings: Settings, shown: list[Shown]) -> None:
             # With a widget's state, nbconvert would show that instead of the image beside it.
             one.notebook.metadata.pop("widgets", None)
             body, _ = EXPORTER.from_notebook_node(one.notebook)
-            write(path, page.render(one=one, done=done, body=_with_cells(body)))
+            write(path, page.render(one=one, done=done, body=body))
         else:
             path.unlink(missing_ok=True)
     versions = f"vae_core {vae_core.__version__}, torch {torch.__version__}"
-    given = {"versions": versions, "now": datetime.now(), "explorer": strip and PAGE}
-    front = index.render(shown=shown, strip=strip, **given, **_answer())
-    write(report / "index.html", _with_cells(front))
-
-
-def _with_cells(html: str) -> str:
-    """Make cells of the headings that pandas leaves empty, which a screen reader would announce."""
-    return html.replace("<th></th>", "<td></td>")
+    given = {"strip": strip, "versions": versions, "now": datetime.now(), **_answer()}
+    write(report / "index.html", index.render(shown=shown, **given))
 
 
 def _answer() -> dict[str, str]:
     """Return the README's answer, and the figure below it with its text; nothing without them."""
     readme = PROJECT / "README.md"
     found = ANSWER.search(readme.read_text(encoding="utf-8")) if readme.exists() else None
-    figure = FIGURE.search(found[2]) if found else None
-    answer = {"answer": found[1].strip()} if found else {}
-    if figure and (PROJECT / figure[2]).exists():
-        png = base64.b64encode((PROJECT / figure[2]).read_bytes()).decode()
-        answer |= {"figure": png, "caption": figure[1]}
-    return answer
+    if not (found and (PROJECT / found[3]).exists()):
+        return {}
+    figure = base64.b64encode((PROJECT / found[3]).read_bytes()).decode()
+    return {"answer": found[1].strip(), "caption": found[2], "figure": figure}
 
 
 def _mathml(found: re.Match) -> str:
@@ -289,9 +255,7 @@ TEMPLATES = Environment(
 TEMPLATES.filters["markdown"] = _markdown
 # A page shows the parameters that were used, not those that stand in the notebook.
 EXPORTER = HTMLExporter(
-    raw_template="""{%- extends "basic/index.html.j2" -%}
-{% block input_group %}<details class="code" open><summary>code</summary>{{ super() }}</details>
-{% endblock %}""",
+    raw_template=TEMPLATES.loader.get_source(TEMPLATES, "notebook.html.j2")[0],
     filters={"markdown2html": _markdown},
     config=Config(TagRemovePreprocessor={"enabled": True, "remove_cell_tags": ["parameters"]}),
 )

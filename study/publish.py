@@ -2,15 +2,17 @@
 
 import copy
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from IPython.core.pylabtools import print_figure
+from matplotlib.figure import Figure
 
 from study import answer
 from study.pages import TEMPLATES
@@ -21,14 +23,12 @@ from vae_core.evaluation import evaluate, importance_weighted_bound, operations
 from vae_core.experiment import set_aside, training_code
 from vae_core.latent import imagine
 from vae_core.models import MODELS
-from vae_core.storage import PROJECT, write, writing
+from vae_core.storage import PROJECT, write
 
 FIGURES = PROJECT / "figures"
 README = PROJECT / "README.md"
 RESULTS, ANSWER = "results.csv", answer.PUBLISHED.name
 BEGIN, END = "<!-- {}: make publish writes this -->", "<!-- end of {} -->"
-# How much lower a CVAE's loss is on CIFAR-10 (JPEG) than on the genuine images; data/README.md.
-JPEG_EFFECT = 1.2
 ROUNDING_LIMIT = 0.05  # of the test loss, in nats per image
 BOUNDED = 500  # test images of which the importance-weighted bound is taken, and that of one draw
 
@@ -60,16 +60,17 @@ def publish(settings: Settings) -> None:
             _publish_run(task, settings, aside / "published", given)
         section = results_section(shown[RESULTS], shown.get(ANSWER))
         readme = with_results(README.read_text(encoding="utf-8"), section)
-        drawn = draw(aside / "figures", aside, set(shown[RESULTS]["dataset"]))
+        drawn = dict(draw(aside, set(shown[RESULTS]["dataset"])))
         if ANSWER in shown:
-            drawn.append(draw_ladder(aside / "figures", shown[RESULTS], shown[ANSWER]))
+            drawn["ladder.png"] = draw_ladder(shown[RESULTS], shown[ANSWER])
+        images = {name: print_figure(figure, "retina") for name, figure in drawn.items()}
         if kind:
             if published.exists():
                 print(f"what was published is kept as {set_aside(published)}")
             (aside / "published").rename(published)
             tables.write_results(FIGURES / kind, given.to_dict("records"))
-        for path in drawn:
-            write(FIGURES / path.name, path.read_bytes())
+        for name, image in images.items():
+            write(FIGURES / name, image)
         write(README, readme)
 
 
@@ -114,7 +115,6 @@ def results_section(results: pd.DataFrame, answers: pd.DataFrame | None = None) 
 
     `answers` are those at equal budgets, see `study.answer`.
     """
-    results = results[results["schedule"] == "constant"]
     balanced = tables.with_the_studys_loss(results)
     fc = balanced[balanced["model"] == "fc"]
     if fc.empty or "conv" not in set(balanced["model"]):
@@ -130,7 +130,6 @@ def results_section(results: pd.DataFrame, answers: pd.DataFrame | None = None) 
         faces=studied[~of_both],
         published=published.rename_axis(["params", "model"]),
         **found,
-        jpeg_effect=JPEG_EFFECT,
         tables=tables,
         models=MODELS,
     )
@@ -168,8 +167,8 @@ def with_results(readme: str, section: str) -> str:
     return readme
 
 
-def draw(folder: Path, checkpoints: Path, of: set[str]) -> list[Path]:
-    """Draw the published runs of these data sets into `<data set>-samples.png` and so on."""
+def draw(checkpoints: Path, of: set[str]) -> Iterator[tuple[str, Figure]]:
+    """Draw the published runs of these data sets: `<data set>-samples.png` and so on."""
     datasets: dict[str, dict[str, Run]] = {}
     found = [load_run(record.parent) for record in checkpoints.glob(f"published/*/*/{RUN}")]
     if not found:
@@ -180,7 +179,6 @@ def draw(folder: Path, checkpoints: Path, of: set[str]) -> list[Path]:
         if usual and config.params.name in Settings.sets and run.dataset["folder"] in of:
             label = f"{config.params.name} {run.model.title}"
             datasets.setdefault(run.dataset["name"], {})[label] = run
-    drawn = []
     for name, runs in datasets.items():
         models = {label: run.model for label, run in runs.items()}
         one, title = len(runs) == 1, next(iter(runs.values())).dataset["title"]
@@ -188,25 +186,16 @@ def draw(folder: Path, checkpoints: Path, of: set[str]) -> list[Path]:
         draws = f"Decoded draws from the prior, {trained}"
         lines = f"Straight lines between two draws from the prior, {trained}"
         grid = one and figures.image_grid(imagine(*models.values(), 36), draws, 12)
-        for kind, figure in (
-            ("samples", grid or figures.samples(models, draws, 12)),
-            ("interpolation", figures.interpolations(models, lines, pairs=6 if one else 1)),
-            ("curves", figures.loss_curves(runs, f"Validation loss on {title}", training=False)),
-        ):
-            drawn.append(folder / f"{name}-{kind}.png")
-            with writing(drawn[-1]) as file:
-                figure.savefig(file, format="png")
-            plt.close(figure)
-    return drawn
+        walks = figures.interpolations(models, lines, pairs=6 if one else 1)
+        curves = figures.loss_curves(runs, f"Validation loss on {title}", training=False)
+        yield f"{name}-samples.png", grid or figures.samples(models, draws, 12)
+        yield f"{name}-interpolation.png", walks
+        yield f"{name}-curves.png", curves
 
 
-def draw_ladder(folder: Path, results: pd.DataFrame, answers: pd.DataFrame) -> Path:
-    """Draw what the rungs between the two models lose on permuted images into `ladder.png`."""
+def draw_ladder(results: pd.DataFrame, answers: pd.DataFrame) -> Figure:
+    """Draw what the rungs between the two models lose on permuted images."""
     of_linear, title = results["model"] == "linear", answers["title"].iloc[0]
     linear = results[of_linear & (results["title"] == title)]["test_loss"].mean()
     heading = f"Images in order (filled) and permuted (hollow) at equal compute, {title}"
-    figure = figures.ladder(tables.by_permutation(tables.tuned(answers)), linear, heading)
-    with writing(folder / "ladder.png") as file:
-        figure.savefig(file, format="png")
-    plt.close(figure)
-    return folder / "ladder.png"
+    return figures.ladder(tables.by_permutation(tables.tuned(answers)), linear, heading)

@@ -2,9 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from dask.system import CPU_COUNT
 
 from study.board import clock
 from vae_core.checkpoints import RUN, Run
-from vae_core.data import NAMES, Dataset, facts, load_dataset
+from vae_core.data import NAMES, facts, load_dataset
 from vae_core.experiment import finished_run, run_folder, set_aside
 from vae_core.hardware import choose_device, choose_precision
 from vae_core.models import MODELS
@@ -27,6 +27,7 @@ NOTE = "retraining.txt"
 YES_OR_NO = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
 CHOICES = {name: YES_OR_NO | {"": False} for name in ("retrain", "yes")}
 CHOICES["precision"] = {name: name for name in KNOWN["precision"]}
+_load = lru_cache(maxsize=2)(load_dataset)  # a study's two; a sweep's may be more than memory holds
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,7 @@ class Settings:
     yes: bool = False  # start however many runs it is
 
     @classmethod
-    def from_environment(
-        cls, environment: Mapping[str, str] = os.environ, **defaults: Any
-    ) -> "Settings":
+    def from_environment(cls, environment=os.environ, **defaults) -> "Settings":
         """Read settings from `VAE_<NAME>`; a ValueError says in one line which makes no sense."""
         given = {}
         for name in cls.__annotations__:
@@ -70,9 +69,7 @@ class Settings:
         chosen = {"seeds": cls.seeds, **defaults, **given}
         return cls(**{"seed": chosen["seeds"][0], **chosen})
 
-    def task(
-        self, model: str, params: str | ParameterSet, dataset: str, seed: int, **options: Any
-    ) -> "Task":
+    def task(self, model, params, dataset, seed, **options) -> "Task":
         """Return a run with these settings, but for `options` of `Config` and of `load_dataset`."""
         known = facts(dataset)
         usual = {"max_epochs": self.max_epochs or known.epochs, "precision": self.precision}
@@ -141,9 +138,9 @@ class Task:
     @property
     def arguments(self) -> dict[str, Any]:
         """Those of `train_or_load`; the data set is loaded once, and raises as it does."""
-        data = _load(self.dataset, self.limit, self.fraction, self.size, self.permuted)
-        named = {"model": self.model, "params": self.params, "dataset": data, "seed": self.seed}
-        return named | self.options
+        options = {name: getattr(self, name) for name in ("limit", "fraction", "size", "permuted")}
+        named = {"model": self.model, "params": self.params, "seed": self.seed}
+        return named | {"dataset": _load(self.dataset, **options)} | self.options
 
     def folder(self, checkpoints: Path) -> Path:
         """Return where the run is trained."""
@@ -152,11 +149,6 @@ class Task:
     def finished(self, checkpoints: Path) -> Run | None:
         """Return the run if it is there, trained or published."""
         return finished_run(**self.arguments, checkpoints=checkpoints)
-
-
-@lru_cache(maxsize=2)  # those of a study; a sweep may go over more than memory holds
-def _load(name: str, limit: int | None, fraction: float, size: int, permuted: float) -> Dataset:
-    return load_dataset(name, limit=limit, fraction=fraction, size=size, permuted=permuted)
 
 
 @dataclass(frozen=True)
@@ -171,18 +163,14 @@ class Page:
 
 def pages(settings: Settings) -> list[Page]:
     """List the report's pages in their order; every notebook in `notebooks/` is one at least."""
-
-    def run(model, params, dataset=settings.dataset, seed=settings.seed, **odd) -> Task:
-        return settings.task(model, params, dataset, seed, **odd)
-
     sets, dataset, faces = settings.sets, settings.dataset, settings.faces
+    run = partial(settings.task, dataset=dataset, seed=settings.seed)
     seeds = list(dict.fromkeys((settings.seed, *settings.seeds)))
-    both = {
-        (name, k): [run(m, name, seed=k) for m in ("conv", "fc")] for name in sets for k in seeds
-    }
+    both = {(p, k): [run(m, p, seed=k) for m in ("conv", "fc")] for p in sets for k in seeds}
     for name in sets:  # solved, not trained: every seed is the same
         both[name, settings.seed].append(run("linear", name))
-    of_faces = [run("linear", "p2", faces)]
+    of_faces = [run("conv", "p2", dataset=faces, seed=seed) for seed in seeds]
+    of_faces.append(run("linear", "p2", dataset=faces))
     of_each_set = [(name, dataset, both[name, settings.seed]) for name in sets]
     of_all = [task for k in settings.seeds for name in sets for task in both[name, k]]
     balances = [run("conv", "p2", **loss) for loss in ({}, {"reduction": "mean"}, {"beta": 1e-4})]
@@ -199,7 +187,7 @@ def pages(settings: Settings) -> list[Page]:
         "01_fc_vs_cvae": of_each_set,
         "02_tuning": [(" ".join(sets), dataset, of_all)],
         "03_interpolation": of_each_set,
-        "04_celeba": [("p2", faces, [run("conv", "p2", faces, seed) for seed in seeds] + of_faces)],
+        "04_celeba": [("p2", faces, of_faces)],
         "05_posterior_collapse": [("p2", dataset, balances)],
     }
     listed = []

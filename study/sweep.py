@@ -1,15 +1,12 @@
 """`make sweep`: fields of a run are varied, and the loss is shown against them."""
 
-import base64
-import io
 import itertools
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
-import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.core.pylabtools import print_figure
 from matplotlib.figure import Figure
 from pandas.api.types import is_numeric_dtype
 
@@ -21,7 +18,7 @@ from vae_core.checkpoints import PARTS
 from vae_core.data import facts
 from vae_core.models import MODELS
 from vae_core.parameter_sets import ParameterSet, parameter_set
-from vae_core.storage import write
+from vae_core.storage import say, write
 from vae_core.tables import COLUMNS
 from vae_core.training import Config
 
@@ -77,15 +74,9 @@ def sweep(grid: str | Mapping[str, Sequence], settings: Settings | None = None) 
     """Train or load a run for each combination of values; return a row for each that ended well.
 
     Its first columns are what was varied, the others those of `vae_core.tables.result`. Why a run
-    failed is a line on the error stream.
-
-    Args:
-        grid: text as `parse` reads it, or values by field.
-        settings: data set, epochs, folders, workers of all runs.
-
-    Raises:
-        ValueError: a field or a value makes no sense, or there are too many runs without `yes`.
-        FileNotFoundError: a data set is missing.
+    failed is a line on the error stream. `grid` is a text as `parse` reads it, or values by field.
+    Raises ValueError where one of them makes no sense, or so many runs need `settings.yes`, and
+    FileNotFoundError where a data set is missing.
     """
     settings = settings or Settings()
     grid = parse(grid) if isinstance(grid, str) else grid
@@ -105,7 +96,7 @@ def train(listed: list[Task], settings: Settings) -> list[dict | None]:
     outcomes = engine.run_all(listed, settings)
     for outcome in outcomes:
         if outcome.error:
-            print(f"{outcome.task.label}: {outcome.error}", file=sys.stderr)
+            say(f"{outcome.task.label}: {outcome.error}")
     return [outcome.row for outcome in outcomes]
 
 
@@ -120,12 +111,9 @@ def figure(frame: pd.DataFrame, varied: Sequence[str]) -> Figure:
     others = [name for name in varied if name not in (along, "seed") and frame[name].nunique() > 1]
     drawn, axes = figures.panels(3, f"Test loss against {along}", (12, 4.2))
     for place, (key, line) in enumerate(frame.groupby(others) if others else [((), frame)]):
-        named = dict(zip(others, key, strict=True))
-        if "model" in named:
-            named["model"] = MODELS[named["model"]].title
-        label = ", ".join(v if n == "model" else f"{n} {v}" for n, v in named.items())
-        of_its_model = len(others) <= ("model" in others)
-        colour = MODELS[line["model"].iloc[0]].colour if of_its_model else f"C{place}"
+        named = zip(others, key, strict=True)
+        label = ", ".join(MODELS[v].title if n == "model" else f"{n} {v}" for n, v in named)
+        colour = f"C{place}" if {*others} - {"model"} else MODELS[line["model"].iloc[0]].colour
         for axis, part in zip(axes[0], PARTS, strict=True):
             means = line.groupby(along, sort=bool(numbers))[f"test_{part}"].mean()
             axis.plot(means.index, means, color=colour, label=label)
@@ -148,15 +136,11 @@ def command(settings: Settings) -> int:
     if frame.empty:
         raise ValueError("no run ended well")
     write(settings.report / "sweep.csv", frame.to_csv(index=False, lineterminator="\n"))
-    image = io.BytesIO()
-    drawn = figure(frame, list(grid))
-    drawn.savefig(image, format="png")
-    plt.close(drawn)
     shown = frame[[*grid, "epochs", *(f"test_{part}" for part in PARTS), "seconds"]]
     page = TEMPLATES.get_template("sweep.html.j2").render(
         grid=settings.grid,
         data=", ".join(facts(name).title for name in grid.get("dataset", [settings.dataset])),
-        image=base64.b64encode(image.getvalue()).decode(),
+        image=print_figure(figure(frame, list(grid)), "retina", base64=True),
         table=shown.to_html(index=False, border=0),
     )
     write(settings.report / "sweep.html", page)

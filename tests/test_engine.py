@@ -226,13 +226,13 @@ def test_what_goes_on_is_shown(monkeypatch):
             board.hear(1, worker="tcp://a:1")
             board.hear(1, worker="tcp://b:1")
             time.sleep(0.3)
-            board.finish(1, None, "diverged")
+            board.finish(1, "diverged")
         return console.file.getvalue()
 
     monkeypatch.setattr("study.board.MINUTE", 0.1)
     for said in (shown(), shown(force_terminal=True)):
         assert "one: epoch 2 of 10, loss 91.23, 4 min left" in said
-        assert "0 of 3 runs in 0 s, about 7 min left" in said
+        assert "0 of 3 done in 0 s, about 7 min left" in said
         assert "two [b]: is waiting for another process" in said
         assert "two [b]: goes on at tcp://b:1, because tcp://a:1 is gone" in said
         assert "[1/3] two [b]: diverged" in said

@@ -181,7 +181,6 @@ function changed() {
     for (const button of $("strips").querySelectorAll("button")) {
       button.classList.toggle("here", Number(button.dataset.step) === step);
     }
-    for (const slider of sliders) slider.preview();
   });
 }
 
@@ -280,8 +279,7 @@ let sliders = [];
 function showSliders() {
   sliders = state.model.dimensions.map(([dimension, kl]) => {
     const model = state.model, id = `latent-${dimension}`;
-    const range = { type: "range", id, min: -REACH, max: REACH, step: 0.1 };
-    const input = element("input", range);
+    const input = element("input", { type: "range", id, min: -REACH, max: REACH, step: 0.1 });
     const label = element("label", { for: id }, `latent ${dimension}`);
     label.append(element("small", {}, ` ${kl.toFixed(1)} nats`));
     const ends = [-REACH, REACH].map((distance) => [element("canvas", { "aria-hidden": "true" }), distance]);
@@ -295,13 +293,11 @@ function showSliders() {
       input.value = state.moves[dimension] || 0;
       output.textContent = Number(input.value).toFixed(1).replace("-", "−");
       input.setAttribute("aria-valuetext", `${input.value} standard deviations of the prior`);
-    };
-    const preview = () => {
       for (const [canvas, distance] of ends) {
         soon(canvas, model, () => moved(here(model), { [dimension]: distance - (state.moves[dimension] || 0) }));
       }
     };
-    return { row, show, preview };
+    return { row, show };
   });
   $("sliders").replaceChildren(...sliders.map((slider) => slider.row));
 }
