@@ -49,14 +49,6 @@ def test_same_call_same_numbers_and_another_seed_others(model):
     assert all(weight.grad is None for weight in model.parameters())
 
 
-def test_beta_and_reduction_reach_the_objective(model):
-    plain = evaluate(model, images(3))
-    weighed = evaluate(model, images(3), beta=10.0)
-    assert weighed["loss"] == pytest.approx(plain["reconstruction"] + 10 * plain["kl"], rel=1e-5)
-    averaged = evaluate(model, images(3), reduction="mean")
-    assert averaged["reconstruction"] == pytest.approx(plain["reconstruction"] / 3072, rel=1e-5)
-
-
 def test_no_images_is_an_error(model):
     with pytest.raises(ValueError, match="no images"):
         evaluate(model, images(0))

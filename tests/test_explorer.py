@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,11 +36,6 @@ def runs(tmp_path_factory):
 @pytest.fixture
 def explorer(runs):
     return explore(*runs, dimensions=3)
-
-
-@pytest.fixture
-def controls(explorer):
-    return Controls(explorer)
 
 
 def test_dimensions_are_ranked_by_their_kl(runs):
@@ -99,24 +93,26 @@ def test_an_image_of_ones_own_in_any_mode(mode, tmp_path, explorer):
     assert explorer.go(A=f" {path} ").ends["A"] == "me.tiff"
 
 
-def test_what_cannot_be_shown_is_one_line_below_the_fields(tmp_path, controls):
+def test_what_cannot_be_shown_is_one_line_below_the_fields(tmp_path, explorer):
     (tmp_path / "<b>.png").write_text("no image")
     Image.new("1", (9000, 9000)).save(tmp_path / "huge.png")
     given = [tmp_path / "<b>.png", tmp_path / "huge.png", tmp_path, "/nowhere", "image 99", ""]
-    before = dict(controls.explorer.ends), controls.picture.value
+    controls = Controls(explorer)
+    before = dict(explorer.ends), controls.picture.value
     for text in given:
         with pytest.raises(ValueError) as error:
-            controls.explorer.go(A=str(text))
+            explorer.go(A=str(text))
         assert len(one_line(error)) < 300
         controls.ends["A"].value = str(text)
         assert "role" in controls.error.value and "<b>" not in controls.error.value
-        assert (controls.explorer.ends, controls.picture.value) == before
+        assert (explorer.ends, controls.picture.value) == before
     controls.ends["A"].value = "draw 9"
     assert controls.error.value == "" and controls.picture.value != before[1]
 
 
-def test_controls_change_the_explorer(explorer, controls):
-    threads, seen = torch.get_num_threads(), [controls.picture.value]
+def test_controls_change_the_explorer(explorer):
+    threads, controls = torch.get_num_threads(), Controls(explorer)
+    seen = [controls.picture.value]
 
     def changed():
         seen.append(controls.picture.value)
@@ -177,7 +173,7 @@ def test_a_layer_that_the_page_does_not_know_is_named(runs):
 def written(path, shown, monkeypatch, capsys):
     """The page of these runs, and what was said."""
     monkeypatch.setattr(page, "_runs", lambda settings, tasks: iter(shown))
-    strip = page.write_explorer(SimpleNamespace(report=path), [], TEMPLATES)
+    strip = page.write_explorer(Settings(report=path), [], TEMPLATES)
     text = (path / page.PAGE).read_text("utf-8") if strip else ""
     return text, capsys.readouterr().err
 

@@ -1,4 +1,3 @@
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -6,12 +5,6 @@ from helpers import tiny_dataset, tiny_run
 
 from vae_core import figures
 from vae_core.models import MODELS
-
-
-@pytest.fixture(autouse=True)
-def closed_afterwards():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

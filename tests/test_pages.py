@@ -233,8 +233,6 @@ def process(tmp_path):
     for name in ("study", "vae_core"):
         shutil.copytree(PROJECT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "pyproject.toml", clone)
-    (clone / "figures").mkdir()
-    shutil.copy(PROJECT / "figures" / "results.csv", clone / "figures")
     (clone / "notebooks").mkdir()
 
     def start(code, **environment):

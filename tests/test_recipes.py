@@ -57,16 +57,10 @@ def clone(tmp_path_factory):
 
 
 def python(clone, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(clone), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=clone,
-        env=environment | {"IPYTHONDIR": str(clone / ".ipython")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    paths = {"PYTHONPATH": str(clone), "IPYTHONDIR": str(clone / ".ipython")}
+    options = {"cwd": clone, "env": os.environ | paths | {"OMP_NUM_THREADS": "1"}, "timeout": 300}
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, **options, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -88,9 +82,7 @@ def test_a_notebook_is_one_file(clone):
     source = clone / "notebooks" / "11_one_image.py"
     source.write_text(recipe("Add a notebook"))
     shutil.copy(PROJECT / "notebooks" / "jupytext.toml", clone / "notebooks")
-    code = (
-        "from study.runs import Settings, pages; print([page.name for page in pages(Settings())])"
-    )
+    code = "from study import runs; print([one.name for one in runs.pages(runs.Settings())])"
     assert python(clone, "-c", code).stdout.strip() == "['11_one_image']"
     python(clone, "-m", "jupytext", "--quiet", "--to", "ipynb", "--update", source)
     stored = source.with_suffix(".ipynb")

@@ -12,7 +12,7 @@ from test_make import VICIOUS
 
 from study import __main__ as commands
 from study import answer, engine, publish, runs
-from study.runs import Settings, Task
+from study.runs import Settings
 from vae_core.checkpoints import load_run
 from vae_core.experiment import train_or_load
 from vae_core.storage import PROJECT
@@ -88,14 +88,11 @@ def test_settings(given, expected):
     ],
 )
 def test_a_setting_without_sense_is_one_line(name, text, said, monkeypatch, capsys):
-    monkeypatch.setenv(f"VAE_{name}", text) if "\udce9" not in text else None
+    monkeypatch.setenv(f"VAE_{name}", text)
     with pytest.raises(ValueError, match=f"^{name} is ") as error:
-        Settings.from_environment({f"VAE_{name}": text})
-    assert said in one_line(error)
-    if "\udce9" not in text:
-        assert commands.main("report") == 1
-        error = capsys.readouterr().err
-        assert error.startswith(f"error: {name} is ") and error.count("\n") == 1
+        Settings.from_environment()
+    assert said in one_line(error) and commands.main("report") == 1
+    assert capsys.readouterr().err == f"error: {error.value}\n"
 
 
 def test_every_run_is_listed_once_and_the_first_seed_comes_first():
@@ -108,6 +105,8 @@ def test_every_run_is_listed_once_and_the_first_seed_comes_first():
     assert len(runs.study_tasks(replace(asked, sets=("p1",), seeds=(0,)))) == 3 + 2 + 3
     same = Settings(dataset="/a/images", faces="/a/images", sets=("p2",))
     assert len([task for task in runs.study_tasks(same) if task.options.get("beta", 1) == 1]) == 4
+    of_faces = runs.study_tasks(Settings(faces="celeba", dataset="/my/celeba"))
+    assert {task.dataset for task in of_faces if task.fraction == 0.3} == {"celeba"}
 
 
 def test_the_stored_answers_need_no_training():
@@ -121,11 +120,6 @@ def test_each_notebook_has_the_parameters_that_its_page_passes(page):
     cells = jupytext.read(page.notebook).cells
     (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     assert page.parameters.keys() <= set(re.findall(r"^(\w+) = ", cell.source, re.MULTILINE))
-
-
-def test_what_the_study_uses_of_celeba_and_nothing_else():
-    listed = runs.study_tasks(Settings(faces="celeba", dataset="/my/celeba"))
-    assert {task.dataset for task in listed if task.fraction == 0.3} == {"celeba"}
 
 
 @pytest.fixture(scope="module")
@@ -144,12 +138,6 @@ def settings(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "BOUNDED", 2)
     shutil.copytree(trained.checkpoints, tmp_path / "checkpoints")
     return replace(trained, checkpoints=tmp_path / "checkpoints", report=tmp_path / "report")
-
-
-def folders(checkpoints):
-    return sorted(
-        path.parent.relative_to(checkpoints).as_posix() for path in checkpoints.glob("*/*/run.json")
-    )
 
 
 def test_retraining_begins_once_and_an_interrupted_one_goes_on(settings, capsys):
@@ -177,23 +165,16 @@ def test_retraining_begins_once_and_an_interrupted_one_goes_on(settings, capsys)
         assert content in (after.get(name), after.get(f"{run}.previous-1/{file}"))
 
 
-@pytest.fixture
-def published(settings):
-    """The runs of the first seed are published."""
-    for task in runs.study_tasks(settings):
-        if task.seed == 0:
-            table = read_results(settings.results)
-            publish._publish_run(task, settings, settings.checkpoints / "published", table)
-
-
-def test_what_is_published_is_trained_anew_too(settings, published):
-    shutil.rmtree(settings.checkpoints / "shapes-limit64")
-    task = Task("fc", "p1", "shapes", 0, {"max_epochs": 1, "precision": "float32"}, limit=64)
-    assert task.finished(settings.checkpoints).record["published"]
-    runs.begin_anew([task], settings.checkpoints)
-    assert task.finished(settings.checkpoints) is None
+def test_what_is_published_is_trained_anew_too(settings):
+    (task,) = (one for one in runs.study_tasks(settings) if (one.model, one.seed) == ("fc", 0))
+    there, table = settings.checkpoints, read_results(settings.results)
+    publish._publish_run(task, settings, there / "published", table)
+    shutil.rmtree(task.folder(there))
+    assert task.finished(there).record["published"]
+    runs.begin_anew([task], there)
+    assert task.finished(there) is None
     in_turn([task], settings)
-    assert not task.finished(settings.checkpoints).record["published"]
+    assert not task.finished(there).record["published"]
 
 
 def test_the_estimate_counts_measured_epochs_of_every_run(monkeypatch, settings):
@@ -242,13 +223,8 @@ def test_publishing_writes_weights_table_section_and_figures(settings, home, mon
     readme = (home / "README.md").read_text()
     assert readme.startswith("before\n") and readme.endswith("after\n")
     assert readme == publish.with_results(readme, publish.results_section(rows))
-    trained = len([task for task in first if task.model != "linear"])  # which is solved
-    assert re.search(rf"\({trained} trainings\) took [\d,]+ seconds of training \(\w", readme)
-    figures = [
-        f"{data}-limit64-{kind}.png"
-        for data in ("faces", "shapes")
-        for kind in ("curves", "interpolation", "samples")
-    ]
+    kinds = ("curves", "interpolation", "samples")
+    figures = [f"{data}-limit64-{kind}.png" for data in ("faces", "shapes") for kind in kinds]
     assert sorted(path.name for path in (home / "figures").glob("*.png")) == figures
 
     # A second time, from the published runs alone, nothing changes.

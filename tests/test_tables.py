@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import one_line, tiny_dataset, tiny_run
+from helpers import one_line, tiny_dataset
 
 from vae_core.tables import (
     BOTH,
@@ -22,7 +22,6 @@ from vae_core.tables import (
     read_results,
     result,
     results_table,
-    spread,
     tuned,
     with_the_studys_loss,
     write_results,
@@ -56,8 +55,6 @@ def test_asking_often_asks_for_more():
     p = [0.01, 0.04, 0.03, 0.5]
     found = [one.p for one in holm([Interval(1.0, 0.5, value) for value in p])]
     assert found == pytest.approx([0.04, 0.09, 0.09, 0.5])
-    alone = claims(row(m, "p2", k, 80.0 + k / 9 - 5 * (m == "conv")) for m in BOTH for k in (0, 1))
-    assert alone["p2: test loss, FC-VAE − CVAE"]["verdict"] == "holds"
     falls = {"p1": (1.0, 1.2, 1.6), "p2": (-1.0, 0.0, 1.0), "p3": (-2.0, 0.0, 2.0)}
     several = claims(
         row(model, params, seed, 80.0 + fall * (model == "fc"))
@@ -69,41 +66,29 @@ def test_asking_often_asks_for_more():
     assert several["verdict"] == "not shown"
 
 
-def test_spread_over_seeds():
-    assert spread([3.0]) == "3.0" and spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
-
-
-def test_differences_are_taken_seed_by_seed():
+def test_models_and_sets_are_compared_seed_by_seed():
+    losses = {"p1": (74, 83), "p2": (75, 78), "p3": (74, 80)}
+    jumps = {"p1": 0.9, "p2": 0.4, "p3": 0.4}
     found = claims(
-        row(model, "p1", seed, 10.0 * seed + (7.0 + 0.1 * seed) * (model == "fc"), epochs=20 + seed)
-        for seed in (0, 1, 2)
-        for model in ("conv", "fc")
+        row(model, name, k, loss + k * shared, epochs=20 + k, oscillation=jumps[name])
+        for name, pair in losses.items()
+        for model, loss, shared in zip(("conv", "fc"), pair, (10.0, 10.1), strict=True)
+        for k in (0, 1, 2)
     )
-    lower = found["p1: test loss, FC-VAE − CVAE"]
+    lower, earlier = (found[f"p1: {of}, FC-VAE − CVAE"] for of in ("test loss", "epochs"))
     assert lower["claim"] == LOWER_LOSS and lower["seeds"] == 3 and lower["verdict"] == "holds"
-    assert lower["difference"].mean == pytest.approx(7.1)
-    earlier = found["p1: epochs, FC-VAE − CVAE"]
+    assert lower["difference"].mean == pytest.approx(9.1)
     assert earlier["difference"].mean == 0 and earlier["verdict"] == "not shown"
+    stable = found["largest − smallest test loss of the sets, FC-VAE − CVAE"]
+    assert stable["difference"].mean == pytest.approx(4) and stable["verdict"] == "holds"
+    assert found["oscillation of the CVAE, p1 − p2"]["difference"].mean == pytest.approx(0.5)
+    assert len(found) == 3 + 3 + 2 + 1 + 2
 
 
 def test_claims_without_numbers_are_left_out():
     assert claims([row("conv", "p1", 0)]) == {}
     found = claims([row("fc", "p1"), row("fc", "p2", oscillation=math.nan), row("fc", "p2", 1)])
     assert list(found) == ["test loss of the FC-VAE, p1 − p2"]
-
-
-def test_stability_and_oscillation_compare_the_sets():
-    losses = {"p1": (74, 83), "p2": (75, 78), "p3": (74, 80)}
-    found = claims(
-        row(model, params, seed, loss, oscillation=0.9 if params == "p1" else 0.4)
-        for params, pair in losses.items()
-        for model, loss in zip(("conv", "fc"), pair, strict=True)
-        for seed in (0, 1)
-    )
-    stable = found["largest − smallest test loss of the sets, FC-VAE − CVAE"]
-    assert stable["difference"].mean == 4 and stable["verdict"] == "holds"
-    assert found["oscillation of the CVAE, p1 − p2"]["difference"].mean == pytest.approx(0.5)
-    assert len(found) == 3 + 3 + 2 + 1 + 2
 
 
 def test_the_table_gathers_seeds_and_puts_the_published_numbers_beside():
@@ -175,18 +160,12 @@ def test_models_are_compared_minute_by_minute():
     assert [one.mean for one in table["difference"]] == pytest.approx([6, 6, 7])
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    dataset = tiny_dataset()
-    run = tiny_run(tmp_path_factory.mktemp("runs"), dataset, beta=0.5)
-    return run, result(run, dataset)
-
-
 def test_a_run_becomes_a_row_that_is_read_as_it_was_written(trained, tmp_path):
-    run, first = trained
+    first = result(trained, tiny_dataset())
     assert list(first) == COLUMNS and 0 <= first["active_dimensions"] <= 2
-    assert (first["dataset"], first["title"], first["beta"]) == (run.dataset["folder"], "tiny", 0.5)
-    assert first["test_kl"] == pytest.approx(run.summary["test"]["kl"], abs=1e-4)
+    named = first["dataset"], first["title"], first["max_epochs"]
+    assert named == (trained.dataset["folder"], "tiny", 2)
+    assert first["test_kl"] == pytest.approx(trained.summary["test"]["kl"], abs=1e-4)
     path = tmp_path / "results.csv"
     # A run may diverge without leaving the numbers of a computer.
     wild = first | {"seed": 1, "oscillation": math.inf, "test_loss": 1e38, "rounding": -0.001}
@@ -214,7 +193,7 @@ def test_a_run_becomes_a_row_that_is_read_as_it_was_written(trained, tmp_path):
 )
 def test_a_damaged_table_is_one_clear_line(trained, tmp_path, damage, said):
     path = tmp_path / "results.csv"
-    write_results(path, [trained[1]])
+    write_results(path, [result(trained)])
     path.write_text(damage(path.read_text()))
     with pytest.raises(ValueError, match=said) as error:
         read_results(path)

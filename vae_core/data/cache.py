@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,8 @@ def cached(path: Path, size: int, build) -> tuple[tuple[torch.Tensor, ...], str]
         sizes, blocks = build()
         digest = hashlib.sha256(",".join(map(str, sizes)).encode())
         bar = progress(total=sum(sizes), desc=f"preparing {path.stem}", unit=" images")
-        with writing(path) as file, bar:
+        # Closed here, since threads wait in it: whoever collects what is left of it could deadlock.
+        with writing(path) as file, bar, closing(blocks):
             file.write(bytes(HEADER))
             for block in blocks:
                 file.write(content := block.tobytes())
