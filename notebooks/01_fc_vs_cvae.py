@@ -92,8 +92,8 @@ pd.DataFrame(
     {
         name: {
             "test loss": f"{run.summary['test']['loss']:.1f}",
-            "of it reconstruction": f"{run.summary['test']['reconstruction']:.1f}",
-            "of it KL": f"{run.summary['test']['kl']:.1f}",
+            "reconstruction part": f"{run.summary['test']['reconstruction']:.1f}",
+            "KL part": f"{run.summary['test']['kl']:.1f}",
             "active latents (see 05)": active_dimensions(run.model, data.test),
             "epochs until it stopped": "solved" if run is linear else run.summary["epochs"],
             "weights, in millions": f"{sum(w.numel() for w in run.model.parameters()) / 1e6:.2f}",
@@ -108,9 +108,9 @@ pd.DataFrame(
 # VAE's are 0: a latent that it does not use has no weights.)
 #
 # The linear VAE is principal component analysis with a bill: it keeps the directions that save more
-# squared error than their nats cost, and gives up the others. What lies below its loss is the worth
-# of not being linear. What lies above it is a training that did not get as far as a matrix: look
-# for that in [02](02_tuning.ipynb).
+# squared error than their nats cost, and gives up the others. By how much a network's loss lies
+# below it is the worth of not being linear. One above it has not yet learned what a matrix can do:
+# [02](02_tuning.ipynb) has some.
 #
 # ## Build it
 #
@@ -200,8 +200,9 @@ print("negative_elbo is the loss of vae_core: the two agree on 256 test images")
 # %% [markdown]
 # ### One training step, two hundred times
 #
-# Encode, draw, decode, measure, follow the gradient. *A new model knows nothing. How long does it
-# take until something can be recognised?*
+# Encode, draw, decode, measure, follow the gradient (here with p1's batch and learning rate, which
+# are quicker at the start). *A new model knows nothing. How long does it take until something can
+# be recognised?*
 
 # %%
 torch.manual_seed(seed)
@@ -243,7 +244,7 @@ plt.show()
 
 # %% [markdown]
 # Both still fell, slowly, when they were stopped, the FC-VAE after eleven epochs more: a part of
-# the difference is where the rule found them. 06 trains both to the end.
+# the difference is where the rule found them. 06 gives both longer trainings, on CIFAR-10.
 #
 # ## Where in the image is the error?
 #
@@ -322,8 +323,8 @@ print("nats per image\n" + pd.DataFrame(rows).transpose().to_string())
 # One run is one draw, and the 4.6 nats above are one run of each. The published study did not say
 # how far the next one would be from it. Here are three seeds for each model and set on CIFAR-10
 # (JPEG), which is CIFAR-10 re-encoded as JPEG, with the study's own measure, the training loss of
-# the best epoch. (The study's are for the genuine CIFAR-10, which is about 1.2 nats harder: take
-# that off its squares.)
+# the best epoch. (The study's squares are for the genuine CIFAR-10, on whose test images these very
+# models lose about 1.2 nats more: `data/README.md`.)
 
 # %%
 table = with_the_studys_loss(read_results(PROJECT / "figures" / "results.csv"))

@@ -18,7 +18,7 @@
 
 # %% tags=["parameters"]
 params = "p2"
-dataset = "published"
+dataset = "published"  # or images of your own, which the lines below are for
 seed = 0
 max_epochs = 100
 limit = None
@@ -94,16 +94,17 @@ for name, model in walkers.items():
     with torch.no_grad():
         one, other, middle = (model.decode(way) for way in (starts, ends, (starts + ends) / 2))
     from_fade = (middle - (one + other) / 2).square().sum()
-    share = float(from_fade / (one - other).square().sum())
-    print(f"{name}: between walk and cross-fade {share:.1%} of what is between the ends")
-print("(squared error, at the middle, of 50 pairs of draws)")
+    share = float((from_fade / (one - other).square().sum()).sqrt())
+    print(f"{name}: from cross-fade to walk {share:.0%} of the way from end to end")
+print("(distance between images, the root of the summed squared error, at the middle, 50 pairs)")
 
 # %% [markdown]
-# Between faces and in CIFAR-10 the walk *is* a cross-fade, but for one or two per cent: their
-# decoders are nearly linear, and a linear one, which is what PCA has, can do nothing else. On
-# shapes the two differ: a cross-fade's middle is two objects at once, where the walk makes a ring
-# of the moon, and a square of the ring. So a smooth walk says little about what a model has
-# understood. What the models of photographs add to a cross-fade is its two ends.
+# Between faces and in CIFAR-10 the walk is nearly a cross-fade: half-way it is no further from one
+# than an eighth or so of the distance between the ends. These decoders are nearly linear, and a
+# linear one, which is what PCA has, can do nothing else. On shapes the two differ: a cross-fade's
+# middle is two objects at once, where the walk makes a ring of the moon, and a square of the ring.
+# So a smooth walk says little about what a model has understood. What the models of photographs add
+# to a cross-fade is its two ends.
 #
 # ## Straight or around?
 #
@@ -149,7 +150,7 @@ for place, decoded in middles.items():
 
 # %% [markdown]
 # The straight line's middle has less contrast than its ends, by about as much as the average of two
-# images has; the great circle keeps the character of its ends. Neither falls into a hole: nearer to
+# images has; the great circle keeps the character of its ends. Neither loses the face: nearer to
 # the origin, a decoder that is nearly linear gives less of everything.
 #
 # ## Between two images

@@ -105,13 +105,14 @@ print(f"squared error of the mean image: {error:.1f} per test image")
 print(f"averaged over {values:,} values: {error / values:.3f}")
 
 # %% [markdown]
-# Behind it: all its weights do not beat one image. And this is why no training can help. With the
-# mean, the most that there is to save is the second number, a few hundredths: latents that together
-# spend more nats than that make the loss worse, however much they say. Nor does it help to spend
-# less. To a linear model, which can be solved, a direction is worth describing only where its
-# variance exceeds half the price of a nat (08), here half of 3,072 in summed squared error, and all
-# directions together have the first number. (The error with z drawn from the posterior is that of
-# the loss; that with its mean, over 500 images, is that of the figure.)
+# Behind it: all its weights do not beat one image. And there is a reason why training should not
+# help. With the mean, the most that there is to save is the second number, a few hundredths:
+# latents that together spend more nats than that make the loss worse, however much they say. Nor
+# does it help to spend less. To a linear model, which can be solved, a direction is worth
+# describing only where its variance exceeds half the price of a nat (08), here half of 3,072 in
+# summed squared error, and all directions together have the first number. (The error with z drawn
+# from the posterior is that of the loss; that with its mean, over 500 images, is that of the
+# figure.)
 #
 # ## How many nats does each latent carry?
 
@@ -123,8 +124,8 @@ plt.show()
 # %% [markdown]
 # - In **(a)** the KL term wins. No latent is worth its price, and the posterior **collapses** onto
 #   the prior: $q(z \mid x) = p(z)$ for every $x$. (Its training ends after six epochs, because its
-#   whole loss is below the 0.5 that early stopping counts as progress. Waiting would change
-#   nothing: the price of a nat stays the same.)
+#   whole loss is below the 0.5 that early stopping counts as progress. With more patience nothing
+#   should change, for the price of a nat stays the same; `patience=0` in its call shows.)
 # - In **(b)** the reconstruction wins. Information is almost free, every latent is used, and the
 #   posteriors become narrow, nearly points: nearly a plain autoencoder.
 # - In **(c)** the latents that are worth their nats are used, and the others rest on the prior.
@@ -227,13 +228,13 @@ for _, run in table[table["title"] == "CIFAR-10 (JPEG)"].iterrows():
     )
 
 # %% [markdown]
-# They are not: (a) says nothing, (b) says everything, and (c) lies between. (Of photographs there
-# is more to say than of shapes, and so (c) uses more latents.)
+# They are not: (a) says nothing, (b) says everything, and (c) lies between. (Of photographs (c)
+# says more: the KL is higher, and spread over more latents.)
 #
 # ## Now you
 #
 # Make the draws smaller or larger. Is there a scale at which (b) feels at home, or does it take
-# more than a scale, and when does (c) begin to exaggerate?
+# more than a scale (00 has an answer), and when does (c) begin to exaggerate?
 
 # %%
 scale = 2.0

@@ -17,7 +17,7 @@
 
 # %% tags=["parameters"]
 params = "p2"
-dataset = "published"
+dataset = "published"  # or images of your own, which the lines below are for
 seed = 0
 betas = "0.01 0.1 1 10"
 max_epochs = 60
@@ -26,6 +26,7 @@ size = 32
 precision = "auto"
 
 # %%
+import inspect
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -58,6 +59,7 @@ if dataset == "published":
     }
     table = as_it_is(read_results(PROJECT / "figures" / "answer.csv"))
     table = table[table["model"].isin(models) & (table["seed"] != TUNING)]
+    table = table[table["learning_rate"] == table["model"].map(tuned)]
     table = table.groupby(["model", "max_epochs"]).filter(lambda own: own["beta"].nunique() > 1)
 else:
     data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
@@ -93,9 +95,9 @@ plt.show()
 
 # %% [markdown]
 # Four networks of the same layers, trained equally often. To the first a nat costs a hundredth of a
-# squared error, and it describes each image at length; to the last it costs ten, and for that there
-# is a colour to be said and hardly a kind. In between they leave out what pays least, the sharpness
-# of an edge first.
+# squared error, and it describes each image at length; to the last it costs ten, and at that price
+# a colour is worth saying, and a kind hardly. In between they leave out what pays least, the
+# sharpness of an edge first.
 #
 # ## What does a nat buy?
 #
@@ -121,11 +123,11 @@ for (name, epochs), points in table.groupby(["model", "max_epochs"]):
         for beta, own in points.groupby("beta"):
             if len(own) > 1:
                 seeds = own["test_loss"] - solved.at[beta, "test_loss"]
-                axes[1].plot([beta] * len(seeds), seeds, ".", color=style["color"], alpha=0.5)
+                axes[1].plot([beta] * len(seeds), seeds, "x", color=style["color"], alpha=0.7)
                 print(f"  {len(seeds)} seeds at β {beta:g}: {spread(seeds.tolist())}")
-note = {"fontsize": 9, "color": LinearVAE.colour, "textcoords": "offset points"}
+note = {"fontsize": 11, "color": LinearVAE.colour, "textcoords": "offset points"}
 for beta, rate, error in solved[["test_kl", "test_reconstruction"]].itertuples():
-    axes[0].annotate(f"β {beta:g}", (rate, error), xytext=(-5, -13), ha="right", **note)
+    axes[0].annotate(f"β {beta:g}", (rate, error), xytext=(-6, -15), ha="right", **note)
 rates = np.linspace(3, 0.85 * same / price, 200)
 label = f"distortion + {price:g} · rate = {same:.0f}"
 axes[0].plot(rates, same - price * rates, "k:", label=label)
@@ -149,7 +151,7 @@ plt.show()
 # that lies further down and to the left. One number at β = 1 compares two models at one price only.
 #
 # The right-hand panel is the same as one number: how much more each pays than a matrix at the same
-# price. (A line is one seed. Small dots are all of several, where there are several: their standard
+# price. (A line is one seed. Crosses are all of several, where there are several: their standard
 # deviation is up to a nat, for the FC-VAE at β = 10 more, so that less than that is nothing. The
 # learning rates are those that suit β = 1.) After the small budget (dashed; the smallest of 06) the
 # FC-VAE pays more at every price; the CVAE five to seven more where nats are cheap, and from β =
@@ -219,8 +221,14 @@ axes[0, 0].set_ylabel("variance, squared values in [0, 1]")
 plt.show()
 
 # %% [markdown]
-# The linear VAE has to be where those two lines say. *Is it? And how much more does a network get
-# for its nats, which may bend its directions?*
+# The linear VAE of the baselines does the same to a data set, and never trains:
+
+# %%
+print(inspect.getsource(LinearVAE.fit))
+
+# %% [markdown]
+# It has to be where those two lines say. *Is it? And how much more does a network get for its nats,
+# which may bend its directions?*
 
 # %%
 linear = train_or_load("linear", params, data, seed)
@@ -266,17 +274,16 @@ def explained(model, images):
 # %% tags=["report"]
 figure, axes = figures.panels(1, f"What survives, from coarse to fine, {data.title}", (10, 5))
 for index, (beta, run) in enumerate(conv.items()):
-    style = figures.LINES[index % len(figures.LINES)]
+    style = {"linestyle": figures.LINES[index % len(figures.LINES)]}
+    style |= {"color": run.model.colour, "alpha": 1 - 0.2 * index}
     share = explained(run.model, data.test[:1_000])
-    axes[0, 0].plot(
-        range(1, len(share) + 1), share, style, color=run.model.colour, label=f"CVAE, β {beta:g}"
-    )
+    axes[0, 0].plot(range(1, len(share) + 1), share, **style, label=f"CVAE, β {beta:g}")
 share = explained(linear.model, data.test[:1_000])
 axes[0, 0].plot(range(1, len(share) + 1), share, color=LinearVAE.colour, label="linear VAE, β 1")
 axes[0, 0].axhline(0, color="black", linewidth=1)
 axes[0, 0].set(xlabel="half waves across the image", ylabel="share of the power explained")
 axes[0, 0].set_ylim(-0.1, 1.02)
-axes[0, 0].legend()
+axes[0, 0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
@@ -306,8 +313,9 @@ plt.show()
 # ## Is there a β that is right?
 #
 # The squared error is the likelihood of a Gaussian decoder whose pixels have the variance β / 2.
-# Let the images say what it is (the σ-VAE of Rybkin et al. 2021, arXiv:2006.13202): the variance
-# that a decoder leaves must be the one that it was trained with. *Where will that be: at a β above
+# Let the images say what it is (the σ-VAE of Rybkin et al. 2021, arXiv:2006.13202): the variance of
+# the error that a decoder leaves should be the one that its loss assumed. *Where will that be: at a
+# β above
 # 1, or below?*
 
 # %% tags=["report"]
@@ -324,7 +332,7 @@ for (name, epochs), points in table[table["seed"] == seed].groupby(["model", "ma
         axis.plot(own / 2, own / 2, "o", ms=16, mfc="none", mec=style["color"])
         print(f"{style['label']}: its own β is {own:.4f}; an image takes {rate:.0f} nats")
 ends = table["beta"].agg(["min", "max"]) / 2
-axis.plot(ends, ends, color="black", lw=1, label="the variance that it was trained with")
+axis.plot(ends, ends, color="black", lw=1, label="as much as the loss assumed")
 axis.set(xscale="log", yscale="log", xlabel="variance of a value that the loss assumes, β / 2")
 axis.set(ylabel="squared error of a value, in [0, 1]²", ylim=(0.003, 0.1))
 axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -15,7 +15,7 @@
 
 # %% tags=["parameters"]
 params = "p2"
-dataset = "published"
+dataset = "published"  # or images of your own, which the lines below are for
 seed = 0
 max_epochs = 100
 limit = None
@@ -50,18 +50,19 @@ explorer = explore(alone, dataset=data)
 explorer.go(A="draw 4", B="draw 7")
 
 # %% [markdown]
-# Live, it has sliders. Here they are, as the report's own page has them, for whoever only reads:
+# Live, it has sliders. For whoever only reads, here are those of the report's page, which has the
+# same controls in another layout:
 
 # %% tags=["report"]
 if dataset == "published":
     display(Image(PROJECT / "figures" / "explorer.png", width=720))
 
 # %% [markdown]
-# The large image is decoded as you move. **The sliders** are the eight latent dimensions that
-# carry the most nats, the busiest first, and each has a number field for exact values and for the
-# arrow keys. **A to B** walks from one end to the other, along the straight line or along the
-# sphere on which draws lie. **A and B** are `draw 7`, `image 7`, or the path of an image file of
-# your own; below are sixteen draws to pick from.
+# In Jupyter, the large image is decoded as you move. **The sliders** are the eight latent
+# dimensions that carry the most nats, the busiest first, and each has a number field for exact
+# values and for the arrow keys. **A to B** walks from one end to the other, along the straight line
+# or along the sphere on which draws lie. **A and B** are `draw 7`, `image 7`, or the path of an
+# image file of your own; below are sixteen draws to pick from.
 #
 # *Before you move anything: which of the eight will change the light, and which the face?*
 

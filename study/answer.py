@@ -30,6 +30,9 @@ GRIDS = (
     "model=conv-double max_epochs=2 learning_rate=2e-3 seed=0,1,2",
     "model=fc-double max_epochs=12 learning_rate=1e-3 seed=0,1,2",
     "model=linear max_epochs=1 seed=0",
+    # Would four times the budget have chosen another rate?
+    "model=conv max_epochs=32 learning_rate=1e-3,4e-3 seed=0",
+    "model=fc max_epochs=92 learning_rate=2.5e-4,1e-3 seed=0",
     # The rungs between the two, and all of them on permuted images. Their learning rates are tuned
     # with seed 0, which stays: three seeds are all they get.
     "model=fc-conv max_epochs=12 learning_rate=2.5e-4,5e-4,1e-3 seed=0",

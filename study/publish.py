@@ -142,14 +142,17 @@ def _compared(chosen: pd.DataFrame) -> dict[str, Any]:
         raise ValueError(f"the answer lacks {lack}; take the table of make answer")
     latents = chosen["latent_dim"].iloc[0]
     cost = {name: operations(MODELS[name](latents, (3, 32, 32))) / 1e9 for name in tables.BOTH}
-    budgets = tables.at_equal_budgets(chosen, cost, "operations an image, 10⁹")
+    budgets = tables.at_equal_budgets(chosen, cost, "operations an image in all, 10⁹")
     if budgets.empty:
         raise ValueError("the answer lacks budgets of the two models that enclose one another's")
-    share = tables.shares(chosen, "fraction")
+    share, whole = tables.shares(chosen, "fraction"), tables.as_it_is(chosen)
+    late = {name: whole[whole["model"] == name] for name in ("fc", "local", "conv")}
+    late = {name: tables.losses_at(own, 4 * own["epochs"].min()) for name, own in late.items()}
     return {
         "fewest": share.min(),
         "few": chosen[share == share.min()].groupby("model")["test_loss"].agg(list),
         "budgets": budgets,
+        "late": late,
         "minutes": tables.at_equal_minutes(chosen),
         "ordered": losses[0.0].dropna(),
         "permuted": losses[1.0].dropna(),

@@ -70,7 +70,7 @@ def image_rows(
         if row_labels:
             line[0].set_ylabel(label, rotation=0, ha="right", va="center")
     for label, axis in zip(column_labels, axes[0], strict=False):
-        axis.set_title(label, fontsize=9)
+        axis.set_title(label, fontsize=10)
     return figure
 
 
@@ -140,9 +140,9 @@ def kl_spectrum(kl: Mapping[str, Tensor], title: str) -> Figure:
     """Show the KL divergence of each latent dimension, [latent_dim] nats, largest first."""
     figure, axes = panels(1, title, (8, 3.8))
     for label, values in kl.items():
-        axes[0, 0].plot(np.sort(values.numpy())[::-1] + 1e-6, label=label)
+        axes[0, 0].plot(np.sort(values.numpy())[::-1].clip(1e-6), label=label)
     axes[0, 0].set(xlabel="latent dimension, the most used first", yscale="log")
-    axes[0, 0].set_ylabel("KL + 10⁻⁶, nats per image")
+    axes[0, 0].set_ylabel("KL, nats per image (from 10⁻⁶ up)")
     axes[0, 0].legend(loc="center right", bbox_to_anchor=(1, 0.65))
     return figure
 
