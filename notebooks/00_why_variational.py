@@ -302,6 +302,10 @@ for name, model in [*models.items(), *large.items()]:
 # much. With 128 the price is plain: the model that may say whatever it likes errs a quarter as
 # much, and tells nobody where to draw from.
 #
+# So, what is wrong with a plain autoencoder? Not how it reconstructs, but that nothing says where
+# its codes are: whoever draws from a place that was agreed beforehand is guessing. Noise and KL
+# term buy the agreement. The price is what a code can no longer say.
+#
 # ## Now you
 #
 # Choose a place on the plane, and see what each of the two makes of it. Where is the tip of the

@@ -128,8 +128,8 @@ pd.DataFrame([vars(parameter_set(name)) for name in sets]).set_index("name")
 #
 # Losses of the best epoch in nats per image, mean ± standard deviation over the seeds. The training
 # loss is the mean over the training images while they are learned; the test loss and its parts are
-# means over the test images afterwards. (The published columns are for genuine CIFAR-10, where the
-# loss is some 1.2 nats higher.)
+# means over the test images afterwards. (The published columns are for genuine CIFAR-10, on whose
+# test images these models lose some 1.2 nats more.)
 
 # %% tags=["report"]
 results_table(table)

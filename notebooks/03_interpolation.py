@@ -100,7 +100,7 @@ print("(distance between images, the root of the summed squared error, at the mi
 
 # %% [markdown]
 # Between faces and in CIFAR-10 the walk is nearly a cross-fade: half-way it is no further from one
-# than an eighth or so of the distance between the ends. These decoders are nearly linear, and a
+# than a seventh or so of the distance between the ends. These decoders are nearly linear, and a
 # linear one, which is what PCA has, can do nothing else. On shapes the two differ: a cross-fade's
 # middle is two objects at once, where the walk makes a ring of the moon, and a square of the ring.
 # So a smooth walk says little about what a model has understood. What the models of photographs add

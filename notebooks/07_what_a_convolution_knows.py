@@ -87,7 +87,7 @@ plt.show()
 # %% [markdown]
 # Five models at about the same compute. Read the filled dots first. *Which half of the CVAE is it
 # that makes the difference?* A convolutional **decoder** behind a fully connected encoder is not
-# worth its operations: they leave it 12 epochs where the FC-VAE has 23, and it ends a nat behind. A
+# worth its operations: they leave it 12 epochs where the FC-VAE has 26, and it ends a nat behind. A
 # convolutional **encoder** before a fully connected decoder brings most of it. At this price it is
 # in reading an image, more than in painting one, that the windows pay. And *which belief?* The
 # fourth model looks through the same windows as the CVAE but shares no weights between them, and no
@@ -302,10 +302,10 @@ if dataset == "published":
 # is worth about as much as twice the images. (Learning rates are those of all images, for all
 # three.)
 #
-# *And why is there hardly a difference between a fifth of the images and all of them?* At
-# this budget no model lacks images; it lacks steps. (A fifth, as often as to make up for it, had as
-# many steps as all images. The two smaller shares had about three fifths and two fifths of them, so
-# that a part of the rise on the left is that.)
+# *And why is there hardly a difference between a fifth of the images and all of them?* At this
+# budget no model lacks images; it lacks steps. (A fifth, as often as to make up for it, had about
+# as many steps as all images. The two smaller shares had about three fifths and two fifths of them,
+# so that a part of the rise on the left is that.)
 #
 # ## Now you
 #

@@ -275,7 +275,7 @@ def explained(model, images):
 figure, axes = figures.panels(1, f"What survives, from coarse to fine, {data.title}", (10, 5))
 for index, (beta, run) in enumerate(conv.items()):
     style = {"linestyle": figures.LINES[index % len(figures.LINES)]}
-    style |= {"color": run.model.colour, "alpha": 1 - 0.2 * index}
+    style |= {"color": run.model.colour, "alpha": 1 - 0.6 * index / max(1, len(conv) - 1)}
     share = explained(run.model, data.test[:1_000])
     axes[0, 0].plot(range(1, len(share) + 1), share, **style, label=f"CVAE, β {beta:g}")
 share = explained(linear.model, data.test[:1_000])
@@ -314,9 +314,8 @@ plt.show()
 #
 # The squared error is the likelihood of a Gaussian decoder whose pixels have the variance β / 2.
 # Let the images say what it is (the σ-VAE of Rybkin et al. 2021, arXiv:2006.13202): the variance of
-# the error that a decoder leaves should be the one that its loss assumed. *Where will that be: at a
-# β above
-# 1, or below?*
+# the error that a decoder leaves should be the one that its loss assumed. *Where will that be: at
+# a β above 1, or below?*
 
 # %% tags=["report"]
 figure, ((axis,),) = figures.panels(1, f"What a decoder leaves, {title}", (10, 5.5))

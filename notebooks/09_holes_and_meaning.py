@@ -248,12 +248,13 @@ for view in VAES:
 pd.DataFrame(bent).round(2)
 
 # %% [markdown]
-# Kind, colour and place are nearly all still there. Of the size much is lost, and of the angle
-# nearly all but for a part that the CVAE keeps. A bent ruler reads the kind of nearly every image
-# off the CVAE's few latents and the FC-VAE's still fewer, and colour and background as well; both
-# networks know more than the matrix of nearly everything. What the CVAE has before the FC-VAE is
-# geometry: place, size, angle. A ruler that finds nothing need not mean that nothing is there, and
-# no loss asks a network to lay what it knows along straight lines.
+# Colour is nearly all still there in all three, kind and place for the most part in the two
+# networks and about half of them in the matrix. Of the size much is lost, and of the angle more. A
+# bent ruler reads the kind of nearly every image off the CVAE's few latents and the FC-VAE's still
+# fewer, and colour and background as well; both networks know more than the matrix of nearly
+# everything. What the CVAE has before the FC-VAE is geometry: place, size, angle. A ruler that
+# finds nothing need not mean that nothing is there, and no loss asks a network to lay what it knows
+# along straight lines.
 #
 # *And the angle: have all three thrown it away?* Perhaps each kind turns in a direction of its own,
 # and one ruler for all of them misses it. So ask each kind for itself, with a straight one:
@@ -308,8 +309,8 @@ for (name, epochs), own in as_it_is(answers).groupby(["model", "epochs"]):
     print(f"{MODELS[name].title}, {epochs} epochs: {right} {spread(own['test_loss'])}")
 
 # %% [markdown]
-# The FC-VAE reads the class the better the lower its loss; the CVAE does so up to its second
-# budget, and with two nats less it knows no more. At the same loss the encoder decides. What has a
+# The FC-VAE reads the class the better the lower its loss; the CVAE tells about as much at every
+# budget, with several nats between them. At the same loss the encoder decides. What has a
 # convolutional one, trained for more than two epochs (CVAE × 2), stands highest, even where its
 # decoder is fully connected and its loss no good; an FC-VAE reaches the lower end of that only
 # where long training has brought its loss to that of a CVAE. And the linear VAE, whose latents are

@@ -50,8 +50,8 @@ explorer = explore(alone, dataset=data)
 explorer.go(A="draw 4", B="draw 7")
 
 # %% [markdown]
-# Live, it has sliders. For whoever only reads, here are those of the report's page, which has the
-# same controls in another layout:
+# Live, it has sliders. For whoever only reads, here are those of the report's page, which has
+# nearly the same controls in another layout:
 
 # %% tags=["report"]
 if dataset == "published":

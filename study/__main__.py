@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 
 from rich.console import Console
@@ -16,7 +17,7 @@ def main(command: str) -> int:
         with Console().status("starting"):
             from study import answer, pages, publish, sweep
             from study.runs import Settings
-            from vae_core.storage import in_one_line
+            from vae_core.storage import say
 
         commands = {
             "report": pages.report,
@@ -28,7 +29,7 @@ def main(command: str) -> int:
         defaults = OF_THE_STUDY if command in ("study", "answer", "publish") else {}
         return commands[command](Settings.from_environment(**defaults)) or 0
     except (ValueError, OSError) as error:
-        print(f"error: {in_one_line(error)}", file=sys.stderr)
+        say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -38,6 +39,7 @@ def main(command: str) -> int:
 if __name__ == "__main__":
     code = main(*sys.argv[1:])
     if code == 130:
-        sys.stdout.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
         os._exit(code)  # kernels end with this process; their threads would be waited for
     sys.exit(code)

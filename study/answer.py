@@ -30,7 +30,7 @@ GRIDS = (
     "model=conv-double max_epochs=2 learning_rate=2e-3 seed=0,1,2",
     "model=fc-double max_epochs=12 learning_rate=1e-3 seed=0,1,2",
     "model=linear max_epochs=1 seed=0",
-    # Would four times the budget have chosen another rate?
+    # Would about four times the budget have chosen another rate?
     "model=conv max_epochs=32 learning_rate=1e-3,4e-3 seed=0",
     "model=fc max_epochs=92 learning_rate=2.5e-4,1e-3 seed=0",
     # The rungs between the two, and all of them on permuted images. Their learning rates are tuned
@@ -63,7 +63,7 @@ GRIDS = (
     "model=conv max_epochs=80 learning_rate=2e-3 fraction=0.06 monitor=validation seed=0,1,2",
     "model=conv max_epochs=160 learning_rate=2e-3 fraction=0.02 monitor=validation seed=0,1,2",
     "model=fc max_epochs=115 learning_rate=5e-4 fraction=0.2 monitor=validation seed=0,1,2",
-    "model=fc max_epochs=260 learning_rate=5e-4 fraction=0.06 monitor=validation seed=0,1,2",
+    "model=fc max_epochs=230 learning_rate=5e-4 fraction=0.06 monitor=validation seed=0,1,2",
     "model=fc max_epochs=460 learning_rate=5e-4 fraction=0.02 monitor=validation seed=0,1,2",
     "model=local max_epochs=40 learning_rate=4e-3 fraction=0.2 monitor=validation seed=0,1,2",
     "model=local max_epochs=80 learning_rate=4e-3 fraction=0.06 monitor=validation seed=0,1,2",

@@ -1,4 +1,4 @@
-"""What goes on while runs are computed: said on a terminal, in a file, in a CI's log."""
+"""What goes on while runs or pages are computed: said on a terminal, in a file, in a CI's log."""
 
 import time
 from threading import Event, Thread
@@ -41,13 +41,13 @@ class Board:
             self.say("; ".join(self.lines()))
 
     def lines(self) -> list[str]:
-        """One line for the whole, with the time that is left, and one for each training."""
+        """One line for the whole, with the time that is left, and one for each that is computed."""
         elapsed, left = time.monotonic() - self.began, list(self.left.values())
         whole = f"{self.finished} of {len(self.labels)} done in {clock(elapsed)}"
         if left:
             waiting = len(self.labels) - self.finished - len(left)
             expected = sum(left) + waiting * sum(self.whole.values()) / len(self.whole)
-            whole += f", about {clock(max(*left, expected / len(self.running)))} left"
+            whole += f", about {clock(max(*left, expected / max(1, len(self.running))))} left"
         return [whole, *self.running.values()]
 
     def say(self, text: str):

@@ -5,7 +5,7 @@ training goes on after its last finished epoch. Driver and workers share the fol
 """
 
 import hashlib
-import importlib
+import importlib.util
 import logging
 import os
 import pickle
@@ -87,6 +87,8 @@ def _client(settings, board):
                 LoopRunner().run_sync(distributed.connect, address, PATIENCE, **once)
             cluster = address or stack.enter_context(_local_cluster(workers))
             client = stack.enter_context(Client(cluster, timeout=PATIENCE))
+            if importlib.util.find_spec("bokeh") and client.dashboard_link:
+                board.say(f"what the workers do is shown at {client.dashboard_link}")
             if address and not client.nthreads():
                 board.say(f"no worker yet; this starts one: dask worker --nthreads 1 {address}")
         except Exception as error:

@@ -53,7 +53,7 @@ def write_explorer(settings: Settings, tasks: list[Task], templates: Environment
     first = runs[0].model
     strip = as_bytes(interpolate(first, *prior_draws(first, 2, seed=5)))
     strip = png(torch.cat([*strip], dim=-1))
-    sources = [Path(__file__), *sorted(Path(__file__).with_name("templates").iterdir())]
+    sources = [Path(__file__), *sorted(Path(__file__).parent.glob("templates/*.*"))]
     sources += [run.folder / RUN for run in runs]
     made_of = tokenize([path.read_bytes() for path in sources], __version__, [*shown])
     if not (page.exists() and made_of.encode() in page.read_bytes()[:1000]):

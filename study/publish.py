@@ -115,6 +115,7 @@ def results_section(results: pd.DataFrame, answers: pd.DataFrame | None = None) 
 
     `answers` are those at equal budgets, see `study.answer`.
     """
+    results = results[results["schedule"] == "constant"]
     balanced = tables.with_the_studys_loss(results)
     fc = balanced[balanced["model"] == "fc"]
     if fc.empty or "conv" not in set(balanced["model"]):

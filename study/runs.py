@@ -20,13 +20,13 @@ from vae_core.models import MODELS
 from vae_core.parameter_sets import ParameterSet, parameter_set
 from vae_core.storage import CHECKPOINTS, PROJECT, held, in_one_line, write
 from vae_core.tables import read_results
-from vae_core.training import KNOWN, Config, train
+from vae_core.training import VALUES, Config, train
 
 NOTEBOOKS = PROJECT / "notebooks"
 NOTE = "retraining.txt"
 YES_OR_NO = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
 CHOICES = {name: YES_OR_NO | {"": False} for name in ("retrain", "yes")}
-CHOICES["precision"] = {name: name for name in KNOWN["precision"]}
+CHOICES["precision"] = {name: name for name in VALUES["precision"]}
 _load = lru_cache(maxsize=2)(load_dataset)  # a study's two; a sweep's may be more than memory holds
 
 

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import io
 import itertools
@@ -264,7 +265,7 @@ def test_unknown_name_lists_the_known_ones(root, name, monkeypatch):
 
 
 @pytest.mark.parametrize(("share", "moved"), [(0, 0), (0.01, 0), (0.02, 2), (0.31, 31), (1, 100)])
-def test_a_permutation_moves_what_it_should_and_can_be_undone(share, moved):
+def test_a_permutation_moves_what_it_should_and_is_an_order(share, moved):
     for seed in range(3):
         order = permutation(100, share, seed)
         assert int((order != torch.arange(100)).sum()) == moved
@@ -284,8 +285,10 @@ def test_a_permuted_set_is_another_one_and_the_same_at_every_call(root):
     assert len({usual.folder, *(one.folder for one in sets)}) == 3
     assert len({usual.fingerprint, *(one.fingerprint for one in sets)}) == 3
     assert torch.equal(sets[1].train, sets[2].train) and sets[1].title != usual.title
-    back = permutation(32 * 32, 1.0).argsort()
-    assert torch.equal(permute(sets[1].test, back), usual.test)
+    order = permutation(32 * 32, 1.0)
+    places = sets[1].test.flatten(2)
+    assert torch.equal(places, usual.test.flatten(2)[:, :, order])
+    assert torch.equal(permute(sets[1].test, order.argsort()), usual.test)
 
 
 def test_the_project_is_no_data_set(root, monkeypatch):
@@ -383,7 +386,7 @@ def test_two_at_once_build_once(tmp_path, root, decoded):
     assert len(decoded) == 20
 
 
-def test_full_disk_leaves_nothing(tmp_path, root):
+def test_full_disk_leaves_nothing(tmp_path, root, monkeypatch):
     source = zip_of(tmp_path / "a.zip", TWENTY)
     (tmp_path / "file").touch()
     assert "could not be written" in refused(OSError, source, tmp_path / "file")
@@ -392,6 +395,12 @@ def test_full_disk_leaves_nothing(tmp_path, root):
         load_dataset(source, root)
     assert "(File too large" in one_line(error)
     assert threading.active_count() == threads  # though the error keeps what was going on
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)  # some file systems say so no earlier
+    assert "could not be written (No space left" in refused(OSError, source, root)
     assert {file.suffix for file in (root / "cache").iterdir()} == {".lock"}
 
 

@@ -187,12 +187,19 @@ def test_what_cannot_be_renamed_is_copied_aside_and_never_lost(finished, tmp_pat
     (finished / "notes.txt").write_text("mine")
     before, rename = contents(finished), Path.rename
 
-    def of_an_overlay(path, target):
-        if path == finished:
-            raise OSError(errno.EXDEV, "Invalid cross-device link")
-        return rename(path, target)
+    def refusing(number):
+        def of_an_overlay(path, target):
+            if path == finished:
+                raise OSError(number, "refused")
+            return rename(path, target)
 
-    monkeypatch.setattr(Path, "rename", of_an_overlay)
+        monkeypatch.setattr(Path, "rename", of_an_overlay)
+
+    refusing(errno.EACCES)
+    with pytest.raises(PermissionError):
+        tiny_run(tmp_path, retrain=True)
+    assert contents(finished) == before and not previous(finished).exists()
+    refusing(errno.EXDEV)
     for n in (1, 2, 3):
         tiny_run(tmp_path, retrain=True)
         assert previous(finished, n).exists()

@@ -28,6 +28,9 @@ def test_shapes_and_ranges(model, shape):
     assert mu.shape == logvar.shape == (5, 7)
     assert decoded.shape == (5, *shape) and decoded.dtype == torch.float32
     assert isinstance(model, LinearVAE) or (decoded.min() >= 0 and decoded.max() <= 1)
+    uint8 = (torch.rand(5, *shape) * 255).byte()
+    mu, _ = model.encode(model.unit_interval(uint8))
+    assert torch.equal(model.reconstruct(uint8), model.decode(mu).detach())
     first, again = (model.sample(4, seeded(3)) for _ in range(2))
     assert first.shape == (4, *shape) and torch.equal(first, again)
 

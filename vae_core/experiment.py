@@ -5,6 +5,7 @@ In a terminal: `python -m vae_core.experiment --model conv --params p1 --dataset
 
 import argparse
 import dataclasses
+import errno
 import inspect
 import platform
 import re
@@ -12,7 +13,6 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
@@ -152,8 +152,11 @@ def set_aside(folder: Path) -> Path:
     n = 1
     while (aside := folder.with_name(f"{folder.name}.previous-{n}")).exists():
         n += 1
-    with suppress(OSError):
+    try:
         return folder.rename(aside)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
     # A folder in the lower layer of an overlay, as in a container's image, cannot be renamed.
     with TemporaryDirectory(prefix=".aside-", dir=folder.parent) as scratch:
         Path(shutil.copytree(folder, Path(scratch, "copy"))).rename(aside)

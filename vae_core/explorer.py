@@ -169,7 +169,7 @@ def own_image(path: str, size: int) -> Tensor:
     with reading(repr(path)):
         file = Path(path).expanduser()
         if not file.is_file():
-            raise ValueError("there is no such file")
+            raise ValueError("there is no file of this name")
         if file.stat().st_size > MAX_BYTES:
             raise ValueError(f"{file.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read")
         return torch.from_numpy(decode(file.read_bytes(), size, []).copy())

@@ -67,10 +67,11 @@ def held(path: Path) -> Iterator[None]:
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{path} is being written by another process; waiting for it")
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"{path} is being written by another process; waiting for it")
+            lock.acquire()
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             message = f"{lock.lock_file} could not be written ({error.strerror or error})"

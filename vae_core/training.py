@@ -17,7 +17,7 @@ from vae_core.models import MODELS, VAE
 from vae_core.parameter_sets import ParameterSet
 from vae_core.storage import number, progress, whole_number
 
-KNOWN = {
+VALUES = {
     "model": MODELS,
     "monitor": ("train", "validation"),
     "reduction": ("sum", "mean"),
@@ -71,7 +71,7 @@ class Config:
             object.__setattr__(self, field, whole_number(field, getattr(self, field), least))
         for field in ("min_delta", "beta"):
             object.__setattr__(self, field, number(field, getattr(self, field)))
-        for field, known in KNOWN.items():
+        for field, known in VALUES.items():
             value = getattr(self, field)
             if not isinstance(value, str) or value not in known:
                 raise ValueError(f"unknown {field} {value!r}; choose one of {', '.join(known)}")
