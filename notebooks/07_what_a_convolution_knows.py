@@ -87,11 +87,12 @@ plt.show()
 # %% [markdown]
 # Five models at about the same compute. Read the filled dots first. *Which half of the CVAE is it
 # that makes the difference?* A convolutional **decoder** behind a fully connected encoder is not
-# worth its operations: they leave it 12 epochs where the FC-VAE has 26, and it ends a nat behind. A
-# convolutional **encoder** before a fully connected decoder brings most of it. At this price it is
-# in reading an image, more than in painting one, that the windows pay. And *which belief?* The
-# fourth model looks through the same windows as the CVAE but shares no weights between them, and no
-# difference can be told: at this budget, with all images, locality brings nearly all of it.
+# worth its operations: they leave it 12 epochs where the FC-VAE has 26, and it ends two nats
+# behind. A convolutional **encoder** before a fully connected decoder brings most of it. At this
+# price it is in reading an image, more than in painting one, that the windows pay. And *which
+# belief?* The fourth model looks through the same windows as the CVAE but shares no weights between
+# them, and no difference can be told: at this budget, with all images, locality brings nearly all
+# of it.
 #
 # The hollow dots are the same models on the same images with each pixel moved elsewhere, to the
 # same place in every image. Nothing is lost by that, for whoever knows the order can put them back,
@@ -99,9 +100,9 @@ plt.show()
 # its belief is true, and what it loses to it once it is false. The FC-VAE does not even notice. The
 # CVAE, which was told the wrong thing, is far worse off than the FC-VAE, which was told nothing.
 # *And which half of it suffers now?* The other one: with a fully connected decoder the same encoder
-# is still no worse than the FC-VAE's. It is the convolutional decoder: it paints neighbours
-# together, and here neighbours have nothing to do with each other. (The locally connected model
-# loses as much; its halves were not tried apart.)
+# is hardly worse than the FC-VAE's. It is the convolutional decoder: it paints neighbours together,
+# and here neighbours have nothing to do with each other. (The locally connected model loses as
+# much; its halves were not tried apart.)
 #
 # ## Shuffle the pixels
 #
@@ -160,7 +161,7 @@ if dataset == "published":
         print(f"{MODELS[name].title}: {', '.join(told)}")
 
 # %% [markdown]
-# It rises with the first tenth, which already costs the CVAE a third of its lead; half of the
+# It rises with the first tenth, which already costs the CVAE nearly half of its lead; half of the
 # pixels cost it all of the lead. Only then does the belief do harm, and most of the harm is in the
 # last half. The FC-VAE notices nothing at any share.
 #
@@ -221,7 +222,7 @@ if dataset == "published":
 # its interval of nothing. (The windows come with wider layers. Width by itself is not it: at this
 # budget an FC-VAE of twice the width is worse, 06.) (At a quarter of its learning rate the locally
 # connected model would have been taken for worse: whoever tunes one model and not the other has
-# decided the race.) And the two halves of the CVAE do not add up: the decoder alone costs a nat,
+# decided the race.) And the two halves of the CVAE do not add up: the decoder alone costs two nats,
 # and behind an encoder that reads well it is worth about two.
 #
 # The dashed line keeps all of this in proportion. At this budget every model lies above the linear
@@ -248,9 +249,9 @@ if dataset == "published":
     print(f"- sharing on top of it: {difference(late['local'], late['conv'])}")
 
 # %% [markdown]
-# Hardly. What locality is worth shrinks from seven nats to three, for with time the FC-VAE learns
-# some of it. Sharing is still worth about four tenths of a nat. Here the seeds agree well enough to
-# tell that from nothing, and it is less than the half nat that 06 calls worth noticing.
+# Hardly. What locality is worth shrinks from six nats to less than three, for with time the FC-VAE
+# learns some of it. Sharing is still worth about four tenths of a nat. Here the seeds agree well
+# enough to tell that from nothing, and it is less than the half nat that 06 calls worth noticing.
 #
 # ## How many images is a belief worth?
 #
@@ -298,7 +299,7 @@ if dataset == "published":
 # where there are images enough; with the fewest it is five nats behind (in between, by less than
 # these seeds can tell from nothing). What a filter has learned at one place the CVAE need not learn
 # again at the next, and nine times the weights have more room for what belongs to these images
-# alone. Locality is worth seven to ten nats at every number of images; sharing, where they are few,
+# alone. Locality is worth six to ten nats at every number of images; sharing, where they are few,
 # is worth about as much as twice the images. (Learning rates are those of all images, for all
 # three.)
 #
