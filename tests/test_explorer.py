@@ -142,7 +142,7 @@ def test_controls_change_the_explorer(explorer):
     assert torch.get_num_threads() == threads
 
 
-def test_runs_that_cannot_be_explored_together(runs, tmp_path):
+def test_runs_that_cannot_be_explored_together(runs):
     small = dataclasses.replace(runs[0], model=MODELS["fc"](4, (3, 16, 16)))
     for given, said in (((), "no run"), (("conv",), "is no run"), ((runs[0], small), "3×16×16")):
         with pytest.raises(ValueError, match=said) as error:

@@ -22,12 +22,12 @@ from vae_core.latent import as_bytes, between, imagine, interpolate, posterior_m
 from vae_core.models import VAE
 
 
-def ranked_dimensions(model: VAE, n: int = 8, seed: int = 0) -> dict[int, float]:
+def ranked_dimensions(model: VAE, n: int = 8) -> dict[int, float]:
     """Return the `n` latent dimensions that say most, and their KL in nats per image.
 
     The KL is a mean over 2,000 images that the model has imagined, so no data set is needed.
     """
-    kl = posterior_statistics(model, imagine(model, 2000, seed))["kl"]
+    kl = posterior_statistics(model, imagine(model, 2000))["kl"]
     return {int(dimension): float(kl[dimension]) for dimension in kl.argsort(descending=True)[:n]}
 
 

@@ -361,15 +361,15 @@ def claims_table(frame: pd.DataFrame) -> pd.DataFrame:
     return table.set_index("claim")
 
 
-def oscillation(history: History, part: str = "validation_loss") -> float:
-    """Measure how much a loss jumps about its own trend, in nats per image.
+def oscillation(history: History) -> float:
+    """Measure how much the validation loss jumps about its own trend, in nats per image.
 
     It is the standard deviation of the jumps where they are independent and the trend is locally
     straight: the root mean square of the losses' second differences over the square root of 6.
     The first third, where the loss falls steeply, is left out. NaN for fewer than 15 epochs, which
     are nothing but steep.
     """
-    losses = [row[part] for row in history][len(history) // 3 :]
+    losses = [row["validation_loss"] for row in history][len(history) // 3 :]
     if len(history) < 15:
         return math.nan
     return float(np.sqrt(np.mean(np.diff(losses, n=2) ** 2) / 6))
