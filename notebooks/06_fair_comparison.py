@@ -98,7 +98,7 @@ for name in cost:
     for axis, (unit, kinds) in zip(axes[0], panels, strict=True):
         for processor, runs in kinds:
             place = processors.index(processor) if processor else 0
-            style = ("-", ":", "-.")[place % 3]
+            style = ("-", ":", "-.")[place % 3]  # dashes are the linear VAE's
             compute = runs.groupby("epochs")[unit].mean()
             means = [one.mean for one in found[compute.index]]
             halves = [one.half if np.isfinite(one.half) else 0 for one in found[compute.index]]

@@ -17,7 +17,7 @@ def main(command: str) -> int:
         with Console().status("starting"):
             from study import answer, pages, publish, sweep
             from study.runs import Settings
-            from vae_core.storage import say
+            from vae_core.storage import in_one_line, say
 
         commands = {
             "report": pages.report,
@@ -29,7 +29,7 @@ def main(command: str) -> int:
         defaults = OF_THE_STUDY if command in ("study", "answer", "publish") else {}
         return commands[command](Settings.from_environment(**defaults)) or 0
     except (ValueError, OSError) as error:
-        say(f"error: {error}")
+        say(f"error: {in_one_line(error)}")
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

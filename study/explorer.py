@@ -53,9 +53,10 @@ def write_explorer(settings: Settings, tasks: list[Task], templates: Environment
     first = runs[0].model
     strip = as_bytes(interpolate(first, *prior_draws(first, 2, seed=5)))
     strip = png(torch.cat([*strip], dim=-1))
-    sources = [Path(__file__), *sorted(Path(__file__).parent.glob("templates/*.*"))]
-    sources += [run.folder / RUN for run in runs]
-    made_of = tokenize([path.read_bytes() for path in sources], __version__, [*shown])
+    names = ("explore.html.j2", "explore.js", "explore.css", "base.html.j2", "style.css")
+    sources = [templates.loader.get_source(templates, name)[0] for name in names]
+    records = [(run.folder / RUN).read_bytes() for run in runs]
+    made_of = tokenize(sources, Path(__file__).read_bytes(), records, __version__, [*shown])
     if not (page.exists() and made_of.encode() in page.read_bytes()[:1000]):
         images = _images(runs)
         models = [_model(key, *found, images) for key, found in shown.items()]
