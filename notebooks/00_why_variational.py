@@ -12,9 +12,8 @@
 # An autoencoder squeezes an image into a code, a few numbers, and learns to unfold the code again.
 # That should be all one needs to *invent* images: choose numbers, unfold them. It is not. Here are
 # ten draws from a normal distribution, unfolded by two models with the same layers and 128 numbers
-# a code: one that has learned to reconstruct and next to nothing else, and a variational one. (Its
-# loss is the squared error plus a KL term, below; that of the first counts only a ten-thousandth of
-# the KL.)
+# a code (its *latents*): a plain autoencoder, which has learned to reconstruct and nothing else,
+# and a variational one, a VAE.
 
 # %% tags=["parameters"]
 params = "plane"
@@ -46,7 +45,7 @@ from vae_core.models import VAE
 data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
 options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
 large = {
-    "KL term × 0.0001": train_or_load("conv", "p2", data, beta=1e-4, **options).model,
+    "autoencoder": train_or_load("ae", "p2", data, beta=0.0, **options).model,
     "VAE": train_or_load("conv", "p2", data, **options).model,
 }
 
@@ -55,11 +54,11 @@ figures.samples(large, f"Ten draws from N(0, 1), decoded: 128 latents, {data.tit
 plt.show()
 
 # %% [markdown]
-# Both have seen the same images, and the first reconstructs them better (it is model (b) of
-# [05](05_posterior_collapse.ipynb)). Why does it fail here, where the other does not?
+# Both have seen the same images, and the autoencoder reconstructs them better. Why does it fail
+# here, where the other does not?
 #
-# 128 numbers cannot be drawn on paper. Two can. From here on, a code is two numbers, and the
-# autoencoder is a plain one: no noise, no KL term.
+# 128 numbers cannot be drawn on paper. Two can. From here on, a code is two numbers (the parameter
+# set `plane`), and all else is as before.
 
 # %%
 runs = {
@@ -73,8 +72,8 @@ codes = {name: posterior_means(model, data.test) for name, model in models.items
 # ## Where do the codes lie?
 #
 # *Before you look: does anything tell an autoencoder where to put its codes?* Below is the code of
-# every test image (of a VAE, which answers with a normal distribution of codes, its *posterior*,
-# the mean), a dot each, in the colour of the object that it shows. The circles show where draws
+# every test image, a dot each, in the colour of the object that it shows. (A VAE answers with a
+# normal distribution of codes, the *posterior*; its mean is shown.) The circles say where draws
 # from N(0, 1) fall: half of them inside the inner one, 99 % inside the outer.
 
 # %%
@@ -127,9 +126,10 @@ figures.image_rows(
 plt.show()
 
 # %% [markdown]
-# The autoencoder's draws look well: wherever they fall, codes are not far. But look for magenta. It
-# knows how to paint it, and no draw asks it to. The VAE's palette is smaller, since it pays for
-# every nat (1.44 bits) that it says, but its draws use all of it.
+# The autoencoder's draws look well, better than the VAE's: wherever they fall, codes are not far,
+# and it knows more. But look for magenta. It knows how to paint that, and no draw asks it to. The
+# VAE cannot paint it at all, for whatever it says of an image has a price (below); but what it can
+# paint, its draws show.
 #
 # ## The whole plane, decoded
 #
@@ -177,14 +177,17 @@ plt.show()
 # steps. What should one see on the way?*
 
 # %% tags=["report"]
-ends = {name: posterior_means(model, data.test[:6][-2:]) for name, model in models.items()}
+ends = {name: posterior_means(model, data.test[4:6]) for name, model in models.items()}
 walks = {name: interpolate(models[name], *pair) for name, pair in ends.items()}
+alpha = torch.linspace(0, 1, 10).view(-1, 1, 1, 1)
+walks["no model:\na cross-fade"] = torch.lerp(*data.test[4:6, None] / 255, alpha)
 figures.strips(walks, f"Between two encoded test images of {data.title}")
 plt.show()
 
 # %% [markdown]
-# Both walk well: an object changes its kind by degrees, and in the autoencoder its colour too (to
-# this VAE both are blue). Between two codes lie other codes.
+# (The lowest row has the two images at its ends.) Both walk well: an object changes its kind by
+# degrees, and in the autoencoder its colour too (to this VAE both are blue). Between two codes lie
+# other codes.
 #
 # ## One number
 #
@@ -217,13 +220,16 @@ for name, place in points.items():
     share = own_kind(place, draws)
     print(f"{name}: {share:.2f} of codes and draws have a nearest neighbour of their own kind")
     inside, drawn = (points[points.norm(dim=1) < OUTER] for points in (place, draws))
-    print(f"  {own_kind(inside, drawn):.2f} of as many of each inside the outer circle")
+    print(f"  inside the outer circle only: {own_kind(inside, drawn):.2f}")
     print(f"  outside lie {1 - len(inside) / len(place):.0%} of the codes and 1% of the draws")
+moved = prior_draws(models["VAE"], len(data.test), seed=2) + torch.tensor([1.0, 0.0])
+print(f"for scale, draws and others that are moved by one: {own_kind(moved, draws):.2f}")
 
 # %% [markdown]
-# Inside the circle the autoencoder's codes are spread a little worse than the VAE's. What is wrong
-# above all is what the picture shows: a third of them, and so a third of what the model knows, lies
-# where draws hardly ever come.
+# Inside the circle the autoencoder's codes differ from draws about as much as draws that are moved
+# by one do, the VAE's about half as much. What is wrong above all is what the picture shows: a
+# third of the autoencoder's codes, and so a third of what it knows, lies where draws hardly ever
+# come.
 #
 # One may object that N(0, 1) was never promised by the autoencoder. So let it choose: fit a normal
 # distribution to its codes, and draw from that one instead.
@@ -237,26 +243,25 @@ share = own_kind(points["autoencoder"], own.sample((len(data.test),)))
 print(f"autoencoder, with a normal distribution of its own: {share:.2f}")
 
 # %% [markdown]
-# That does not help: a crowd with an arm is no normal distribution, and one that reaches the arm
-# falls beside it, too. Whoever wants to draw from these codes has to learn their shape first. The
+# That does not help: a normal distribution wide enough to reach the arm also covers the empty
+# land beside it. Whoever wants to draw from these codes has to learn their shape first. The
 # VAE's are not quite N(0, 1) either, but near.
 #
-# *And the model of the first figure?* It has 128 latents, and noise, if little. Give it the same
-# chance:
+# *And the autoencoder of the first figure, with its 128 latents?* Give it the same chance:
 
 # %% tags=["report"]
-light = large["KL term × 0.0001"]
-mu = posterior_means(light, data.test)
+plain = large["autoencoder"]
+mu = posterior_means(plain, data.test)
 own = torch.distributions.MultivariateNormal(
     mu.mean(0), torch.cov(mu.T) + 1e-6 * torch.eye(mu.shape[1])
 )
 rows = {
-    "N(0, 1)": prior_draws(light, 10, seed=3),
+    "N(0, 1)": prior_draws(plain, 10, seed=3),
     "a normal distribution\nof its own": own.sample((10,)),
 }
 figures.image_rows(
-    {label: light.decode(z).detach() for label, z in rows.items()},
-    f"Ten draws each, decoded by the model with the KL term × 0.0001, {data.title}",
+    {label: plain.decode(z).detach() for label, z in rows.items()},
+    f"Ten draws each, decoded by the autoencoder with 128 latents, {data.title}",
 )
 plt.show()
 off, spread = mu.mean(0).square().mean().sqrt(), mu.std(0)
@@ -268,8 +273,8 @@ print(
 # %% [markdown]
 # Here it does help. Most of what the first figure shows is a wrong address: this model keeps its
 # codes elsewhere, on a scale of their own. What is still wrong with the lower row, the horns and
-# the bays, is what a normal distribution cannot know: it has heard which latents rise and fall
-# together, and not that a code is a heart or a ring, and nothing between. In 128 dimensions there
+# the bays, is what a normal distribution cannot know: it knows the correlations of the latents, but
+# not that an object is a heart or a ring and never something between. In 128 dimensions there
 # is room for holes; [09](09_holes_and_meaning.ipynb) measures them. A VAE needs no second look at
 # its codes, since it was told beforehand where they would be looked for, though some of its draws
 # have no name either.
@@ -290,17 +295,20 @@ print(inspect.getsource(VAE.reparameterize))
 # + \mathrm{KL}\left(q(z \mid x) \,\|\, \mathcal{N}(0, 1)\right)$$
 #
 # Noise makes a code a neighbourhood, so that neighbours have to look alike. The KL term pulls all
-# neighbourhoods to the same place, so that no land is left between them. What does that cost?
+# neighbourhoods to the same place, so that little land is left between them. What does that cost?
 
 # %%
 for name, model in [*models.items(), *large.items()]:
-    error = evaluate(model, data.test)["reconstruction"]
-    print(f"{name}, {model.latent_dim} latents: squared error {error:.1f} per test image")
+    drawn, of_mean = evaluate(model, data.test)["reconstruction"], model.reconstruct(data.test)
+    error = (of_mean - data.test / 255).square().sum((1, 2, 3)).mean()
+    told = f"squared error {drawn:.1f} per test image, {error:.1f} from the mean of the posterior"
+    print(f"{name}, {model.latent_dim} latents: {told}")
 
 # %% [markdown]
-# With two latents, nothing that one seed could show: both are short of room, and neither can say
-# much. With 128 the price is plain: the model that may say whatever it likes errs a quarter as
-# much, and tells nobody where to draw from.
+# With two latents, nothing that one seed could show: both are short of room, and the autoencoder's
+# loss still jumped by a few nats from epoch to epoch when its training ended. With 128 the price is
+# plain: decoded from the mean of its posterior the VAE errs twice as much, and with the noise that
+# it was trained with four times.
 #
 # So, what is wrong with a plain autoencoder? Not how it reconstructs, but that nothing says where
 # its codes are: whoever draws from a place that was agreed beforehand is guessing. Noise and KL

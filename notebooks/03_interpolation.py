@@ -11,10 +11,10 @@
 #
 # Take two draws from the prior, walk from one to the other in nine equal steps, and decode all ten
 # places. A latent space without holes has something good at each. (The reverse is not true: in 00 a
-# model walks well whose codes lie, for a third, where no draw falls. What is looked at here is the
-# way, and not the land beside it, which is for 09.) As stored, the notebook walks through the
-# models that come with the repository, trained on faces and on CIFAR-10 (JPEG), and needs no data
-# set; `dataset` takes any other.
+# model walks well although a third of its codes lie where draws hardly ever fall. What is looked at
+# here is the way, and not the land beside it, which is for 09.) As stored, the notebook walks
+# through the models that come with the repository, trained on faces and on CIFAR-10 (JPEG), and
+# needs no data set; `dataset` takes any other.
 
 # %% tags=["parameters"]
 params = "p2"
@@ -28,6 +28,7 @@ precision = "auto"
 # %%
 import matplotlib.pyplot as plt
 import torch
+from scipy.stats import chi2
 
 from vae_core import figures
 from vae_core.data import facts, load_dataset
@@ -95,16 +96,16 @@ for name, model in walkers.items():
         one, other, middle = (model.decode(way) for way in (starts, ends, (starts + ends) / 2))
     from_fade = (middle - (one + other) / 2).square().sum()
     share = float((from_fade / (one - other).square().sum()).sqrt())
-    print(f"{name}: from cross-fade to walk {share:.0%} of the way from end to end")
-print("(distance between images, the root of the summed squared error, at the middle, 50 pairs)")
+    print(f"{name}: half-way the walk is {share:.0%} as far from the cross-fade as end from end")
+print("(distance between images: the root of the summed squared error; 50 pairs)")
 
 # %% [markdown]
 # Between faces and in CIFAR-10 the walk is nearly a cross-fade: half-way it is no further from one
-# than a seventh or so of the distance between the ends. These decoders are nearly linear, and a
-# linear one, which is what PCA has, can do nothing else. On shapes the two differ: a cross-fade's
-# middle is two objects at once, where the walk makes a ring of the moon, and a square of the ring.
-# So a smooth walk says little about what a model has understood. What the models of photographs add
-# to a cross-fade is its two ends.
+# than a seventh of the distance between the ends. These decoders are nearly linear, and a linear
+# one, which is what PCA has, can do nothing else. On shapes the two differ: a cross-fade's middle
+# is two objects at once, where the walk makes a ring of the moon, and a square of the ring. So a
+# smooth walk says little about what a model has understood. What the models of photographs add to a
+# cross-fade is its two ends.
 #
 # ## Straight or around?
 #
@@ -124,14 +125,16 @@ plt.show()
 
 # %%
 alpha = torch.linspace(0, 1, 50).unsqueeze(1)
-figure, axes = figures.panels(1, f"Distance from the origin on the way, pair 3, {title}", (8, 3.8))
+figure, axes = figures.panels(1, "Distance from the origin on the way, pair 3", (8, 3.8))
 axes[0, 0].plot(alpha, ((1 - alpha) * z[4] + alpha * z[5]).norm(dim=1), label="straight")
 axes[0, 0].plot(alpha, slerp(z[4], z[5], alpha).norm(dim=1), label="spherical")
-for length, style, label in ((1, "-", "√d, where draws lie"), (0.5, "--", "√(d/2)")):
+for length, style, label in ((1, "-", "√d, where draws lie"), (0.5, "--", "√(d/2), mid-points")):
     length = (length * first.latent_dim) ** 0.5
     axes[0, 0].axhline(length, color="black", linestyle=style, linewidth=1, label=label)
+spread_of_draws = {"alpha": 0.1, "color": "black", "label": "95 % of all draws"}
+axes[0, 0].axhspan(*torch.tensor(chi2.interval(0.95, first.latent_dim)).sqrt(), **spread_of_draws)
 axes[0, 0].set(xlabel="α", ylabel="length of z")
-axes[0, 0].legend()
+axes[0, 0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %%
@@ -149,16 +152,16 @@ for place, decoded in middles.items():
     print(f"{place}: contrast {contrast:.3f} (standard deviation of the values, 100 pairs)")
 
 # %% [markdown]
-# The straight line's middle has less contrast than its ends, by about as much as the average of two
-# images has; the great circle keeps the character of its ends. Neither loses the face: nearer to
-# the origin, a decoder that is nearly linear gives less of everything.
+# The straight line's middle has about as little contrast as the average of the two end images; the
+# great circle keeps the character of its ends. Neither loses the face: nearer to the origin, a
+# decoder that is nearly linear gives less of everything.
 #
 # ## Between two images
 #
 # The ends are now the posterior means of two images that were encoded. The walk begins and ends at
-# their reconstructions, and posterior means lie nearer to the origin than draws do. (Where the data
-# set's images may not be shown, the model has imagined these itself, and loses less of them than of
-# real ones; see 04.)
+# their reconstructions, and posterior means lie nearer to the origin than draws do. (As stored, the
+# model has imagined these images itself, since CelebA's faces are not ours to publish. It loses
+# less of them than of real ones; see 04.)
 
 # %% tags=["report"]
 means = posterior_means(first, images[:8])

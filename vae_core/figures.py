@@ -142,7 +142,8 @@ def kl_spectrum(kl: Mapping[str, Tensor], title: str) -> Figure:
     for label, values in kl.items():
         axes[0, 0].plot(np.sort(values.numpy())[::-1].clip(1e-6), label=label)
     axes[0, 0].set(xlabel="latent dimension, the most used first", yscale="log")
-    axes[0, 0].set_ylabel("KL, nats per image (from 10⁻⁶ up)")
+    axes[0, 0].axhline(0.1, color="black", lw=1, ls=":", label="0.1 nats")
+    axes[0, 0].set_ylabel("KL, nats per image (less than 10⁻⁶ drawn there)")
     axes[0, 0].legend(loc="center right", bbox_to_anchor=(1, 0.65))
     return figure
 
@@ -161,18 +162,16 @@ def ladder(losses: pd.DataFrame, linear: float, title: str) -> Figure:
     `losses` are those of `tables.by_permutation`, a row a model, which is a rung; `linear` is the
     test loss of the linear VAE, which is the same either way.
     """
-    figure, ((axis,),) = panels(1, title, (11, 5.5))
-    for place, (name, row) in enumerate(losses.iterrows()):
-        colour, means = MODELS[name].colour, [interval(row[share]).mean for share in (0, 1)]
-        axis.plot([place, place + 0.1], means, color=colour, lw=3)
-        for share, face in ((0, colour), (1, "white")):
-            at = [place + 0.1 * share] * len(row[share])  # beside those it would hide
-            axis.plot(at, row[share], "o", mfc=face, mec=colour, mew=2, ms=11, zorder=3)
-        worth = f"{means[1] - means[0]:+.1f}"
-        axis.annotate(worth, (place + 0.2, sum(means) / 2), va="center", fontsize=13)
-    axis.axhline(linear, color=MODELS["linear"].colour, linestyle="--", label="linear VAE")
-    titles = [MODELS[name].title.replace(", ", ",\n") for name in losses.index]
-    axis.set_xticks(range(len(losses)), titles)
-    axis.set(ylabel="test loss, nats per image", xlim=(-0.4, len(losses) - 0.5))
-    axis.legend()
+    figure, axes = panels(2, title, (14, 5.5))
+    titles = [MODELS[name].title.replace(", ", ",\n").replace(" c", "\nc") for name in losses.index]
+    for axis, share in zip(axes[0], (0, 1), strict=True):
+        for place, (name, row) in enumerate(losses.iterrows()):
+            seed_dots(axis, place, row[share], name)
+            mean = interval(row[share]).mean
+            axis.annotate(f"{mean:.1f}", (place + 0.12, mean), va="center", fontsize=12)
+        axis.axhline(linear, color=MODELS["linear"].colour, linestyle="--", label="linear VAE")
+        axis.set_xticks(range(len(losses)), titles, fontsize=10)
+        axis.set(ylabel="test loss, nats per image", xlim=(-0.4, len(losses) - 0.4))
+        axis.set_title("pixels permuted" if share else "pixels in order")
+        axis.legend(loc="upper left" if share else "upper right")
     return figure
