@@ -366,4 +366,4 @@ figures.image_rows(rows, "One image, more and more noise", [f"× {t:g}" for t in
 plt.show()
 
 # %% [markdown]
-# Next: [02, what do batch size, learning rate and latent dimensions change?](02_tuning.ipynb)
+# Next: [02, what do three parameter sets tell, and how sure is it?](02_tuning.ipynb)

@@ -270,10 +270,10 @@ for run in first:
 # %% [markdown]
 # The FC-VAE's p1 and p3 were ended with the same number of latents that matter, and only p2 got
 # past that. Nor was it the seed: with p1 all three stopped at the same epoch. (The table of results
-# counts as active whatever varies at all, the usual threshold, see 05, and so gives p3 ten times as
-# many.) The study's FC-VAE with p1 seems to have got past it too, by its epochs and its loss, and
-# we cannot say why. Either way *epochs until it stopped* tells of a rule and a plateau more than of
-# a model, and the losses are those of runs that still had something to learn.
+# counts as active whatever varies at all, the usual threshold, see 05, and so gives p3 some ninety,
+# where p1 has nine.) The study's FC-VAE with p1 seems to have got past it too, by its epochs and
+# its loss, and we cannot say why. Either way *epochs until it stopped* tells of a rule and a
+# plateau more than of a model, and the losses are those of runs that still had something to learn.
 #
 # *Would the validation loss have stopped them elsewhere?* Only an earlier stop can be seen, since
 # the histories end where the training loss ended them; – says that there was none.

@@ -81,7 +81,7 @@ plt.show()
 z, draws = prior_draws(first, 10, seed), prior_draws(shapes, 2, 3)
 alpha = torch.linspace(0, 1, 10).view(-1, 1, 1, 1)
 rows = {}
-for name, model, ends in ((title, first, z[:2]), ("built-in shapes", shapes, draws)):
+for name, model, ends in ((title, first, z[:2]), ("stored CVAE of shapes", shapes, draws)):
     walk = interpolate(model, *ends)
     rows[f"{name},\nlatents mixed"] = walk
     rows[f"{name},\npixels mixed"] = (1 - alpha) * walk[0] + alpha * walk[-1]

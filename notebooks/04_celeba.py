@@ -181,8 +181,9 @@ print(
     f"{int(busy.sum())} of {model.latent_dim} latents carry more than 0.1 nats each, together "
     f"{share:.0%} of the KL; {active} count as active (variance of the posterior means above 0.01)"
 )
-faces_p2 = table[(table["model"] == "conv") & table["title"].str.startswith("CelebA")]
-print(f"active on real test images: {spread(faces_p2['active_dimensions'], 0)} (all seeds)")
+if dataset == "published":
+    real = table[(table["model"] == "conv") & (table["title"] == title)]["active_dimensions"]
+    print(f"active on real test images: {spread(real, 0)} (all seeds)")
 
 # %% [markdown]
 # The line falls off a cliff. What is left of it carries next to nothing, though the usual threshold

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 import torch
 from IPython.core.pylabtools import print_figure
 from matplotlib.figure import Figure
+from torch.nn.functional import adaptive_avg_pool2d
 
 from study import answer
 from study.pages import TEMPLATES
@@ -21,7 +23,7 @@ from vae_core import __version__, figures, tables
 from vae_core.checkpoints import RUN, Run, load_run, write_run
 from vae_core.evaluation import evaluate, importance_weighted_bound, operations
 from vae_core.experiment import set_aside, training_code
-from vae_core.latent import imagine
+from vae_core.latent import imagine, posterior_draws, posterior_means
 from vae_core.models import MODELS
 from vae_core.storage import PROJECT, write
 
@@ -49,20 +51,20 @@ def publish(settings: Settings) -> None:
         else:
             kind = RESULTS
             listed = [task for task in study_tasks(settings) if task.seed == settings.seed]
-    there = [name for name in (RESULTS, ANSWER) if name == RESULTS or (FIGURES / name).exists()]
-    shown = {name: tables.read_results(FIGURES / name) for name in there if name != kind}
-    shown |= {kind: given} if kind else {}
+    shown = {
+        name: given if name == kind else tables.read_results(FIGURES / name)
+        for name in (RESULTS, ANSWER)
+    }
     with TemporaryDirectory(prefix=".publishing-", dir=settings.checkpoints) as folder:
         aside = Path(folder)
         if published.exists():
             shutil.copytree(published, aside / "published")
         for task in listed:
             _publish_run(task, settings, aside / "published", given)
-        section = results_section(shown[RESULTS], shown.get(ANSWER))
+        section = results_section(*shown.values())
         readme = with_results(README.read_text(encoding="utf-8"), section)
         drawn = dict(draw(aside, set(shown[RESULTS]["dataset"])))
-        if ANSWER in shown:
-            drawn["ladder.png"] = draw_ladder(shown[RESULTS], shown[ANSWER])
+        drawn["ladder.png"] = draw_ladder(*shown.values())
         images = {name: print_figure(figure, "retina") for name, figure in drawn.items()}
         if kind:
             if published.exists():
@@ -88,10 +90,10 @@ def _publish_run(task: Task, settings: Settings, folder: Path, results: pd.DataF
 
 
 def _write_rounded(task: Task, run: Run, folder: Path) -> dict[str, Any]:
-    config, test = run.config, task.arguments["dataset"].test
+    config, data = run.config, task.arguments["dataset"]
     for precision in (torch.bfloat16, torch.float16):  # the former takes less room in git
         model = copy.deepcopy(run.model).to(precision).float()
-        rounded = evaluate(model, test, beta=config.beta, reduction=config.reduction)
+        rounded = evaluate(model, data.test, beta=config.beta, reduction=config.reduction)
         change = rounded["loss"] - run.summary["test"]["loss"]
         if abs(change) <= ROUNDING_LIMIT:
             break
@@ -99,10 +101,17 @@ def _write_rounded(task: Task, run: Run, folder: Path) -> dict[str, Any]:
         raise ValueError(f"rounded weights change the test loss of {task.label} by {change:.3f}")
     published = {"version": __version__, "date": f"{date.today():%Y-%m-%d}"}
     published |= {"weights": str(precision).removeprefix("torch."), "rounding": round(change, 5)}
-    some = test[:BOUNDED]
+    some = data.test[:BOUNDED]
     published["code"] = training_code(type(model))
     published["bound"] = round(importance_weighted_bound(model, some).mean().item(), 3)
     published["bound_one_draw"] = round(evaluate(model, some)["loss"], 3)
+    views = {
+        "mu": partial(posterior_means, model),
+        "draws": partial(posterior_draws, model),
+        "pixels": lambda images: adaptive_avg_pool2d(images / 255, min(16, data.size)).flatten(1),
+    }
+    known = {of: tables.class_accuracy(view, data) for of, view in views.items()}
+    published |= {} if None in known.values() else {"class_accuracy": known}
     place = folder / run.dataset["name"] / run.folder.name
     shutil.rmtree(place, ignore_errors=True)
     record = {**run.record, "published": published}
@@ -110,10 +119,10 @@ def _write_rounded(task: Task, run: Run, folder: Path) -> dict[str, Any]:
     return published
 
 
-def results_section(results: pd.DataFrame, answers: pd.DataFrame | None = None) -> str:
-    """Say in Markdown what the results are; a ValueError says which model they lack.
+def results_section(results: pd.DataFrame, answers: pd.DataFrame) -> str:
+    """Say in Markdown what the results are, and the answers at equal budgets (`study.answer`).
 
-    `answers` are those at equal budgets, see `study.answer`.
+    Raises ValueError where one of them lacks runs that the text is about.
     """
     results = results[results["schedule"] == "constant"]
     balanced = tables.with_the_studys_loss(results)
@@ -123,41 +132,43 @@ def results_section(results: pd.DataFrame, answers: pd.DataFrame | None = None) 
     studied = balanced[balanced["params"].isin(fc["params"])]
     of_both = studied["dataset"] == fc["dataset"].iloc[0]
     published = pd.DataFrame(tables.PUBLISHED, ["stop", "loss"]).T
-    found = {} if answers is None else {"answers": answers, **_compared(tables.tuned(answers))}
     return TEMPLATES.get_template("results.md.j2").render(
         results=results,
         trained=results[[not hasattr(MODELS[name], "fit") for name in results["model"]]],
         compared=studied[of_both],
         faces=studied[~of_both],
         published=published.rename_axis(["params", "model"]),
-        **found,
+        answers=answers,
+        **_compared(tables.tuned(answers)),
         tables=tables,
         models=MODELS,
     )
 
 
 def _compared(chosen: pd.DataFrame) -> dict[str, Any]:
-    losses = tables.by_permutation(chosen).reindex(columns=[0.0, 1.0])
-    if losses.reindex(tables.BOTH).isna().any(axis=None):
-        lack = "runs of both models, on images in order and on permuted ones"
-        raise ValueError(f"the answer lacks {lack}; take the table of make answer")
+    """Return what the models cost, the equal budgets, and test losses by model.
+
+    They are those of images in order and permuted, after four times as long, and of few images.
+    """
+    by_place = tables.by_permutation(chosen).reindex(columns=[0.0, 1.0])
+    whole, share = tables.as_it_is(chosen), tables.shares(chosen, "fraction")
+    late = whole[whole["epochs"] == 4 * whole.groupby("model")["epochs"].transform("min")]
+    some = {"late": late, "few": chosen[share == share.min()]}
+    losses = {name: own.groupby("model")["test_loss"].agg(list) for name, own in some.items()}
+    losses |= {name: by_place[share].dropna() for name, share in (("ordered", 0), ("permuted", 1))}
+    for name, own in losses.items():
+        needed = ("fc", "local", "conv") if name in some else tables.LADDER
+        if lacking := [model for model in needed if model not in own]:
+            raise ValueError(f"the answer lacks {lacking[0]} ({name}); take that of make answer")
     latents = chosen["latent_dim"].iloc[0]
-    cost = {name: operations(MODELS[name](latents, (3, 32, 32))) / 1e9 for name in tables.BOTH}
-    budgets = tables.at_equal_budgets(chosen, cost, "operations an image in all, 10⁹")
+    both = {name: MODELS[name](latents, (3, 32, 32)) for name in tables.BOTH}
+    cost = {name: operations(model) / 1e9 for name, model in both.items()}
+    sizes = {name: sum(w.numel() for w in model.parameters()) for name, model in both.items()}
+    weights = {name: f"{size / 1e6:.1f}" for name, size in sizes.items()}
+    budgets = tables.at_equal_budgets(whole, cost, "operations an image in all, 10⁹")
     if budgets.empty:
-        raise ValueError("the answer lacks budgets of the two models that enclose one another's")
-    share, whole = tables.shares(chosen, "fraction"), tables.as_it_is(chosen)
-    late = {name: whole[whole["model"] == name] for name in ("fc", "local", "conv")}
-    late = {name: tables.losses_at(own, 4 * own["epochs"].min()) for name, own in late.items()}
-    return {
-        "fewest": share.min(),
-        "few": chosen[share == share.min()].groupby("model")["test_loss"].agg(list),
-        "budgets": budgets,
-        "late": late,
-        "minutes": tables.at_equal_minutes(chosen),
-        "ordered": losses[0.0].dropna(),
-        "permuted": losses[1.0].dropna(),
-    }
+        raise ValueError("the answer lacks budgets that are equal for both models; see make answer")
+    return {"budgets": budgets, "weights": weights, "fewest": share.min(), **losses}
 
 
 def with_results(readme: str, section: str) -> str:
@@ -198,8 +209,7 @@ def draw(checkpoints: Path, of: set[str]) -> Iterator[tuple[str, Figure]]:
 
 
 def draw_ladder(results: pd.DataFrame, answers: pd.DataFrame) -> Figure:
-    """Draw what the rungs between the two models lose on permuted images."""
+    """Draw the two models and the rungs between them, on images in order and permuted."""
     of_linear, title = results["model"] == "linear", answers["title"].iloc[0]
     linear = results[of_linear & (results["title"] == title)]["test_loss"].mean()
-    heading = f"Images in order (filled) and permuted (hollow) at equal compute, {title}"
-    return figures.ladder(tables.by_permutation(tables.tuned(answers)), linear, heading)
+    return figures.ladder(tables.by_permutation(tables.tuned(answers)), linear, title)

@@ -60,7 +60,7 @@ def test_posterior_statistics_find_the_dimension_that_is_used(model):
             head.weight.zero_()
             head.bias.zero_()
         model.to_mu.weight[2] = 10.0
-    statistics = posterior_statistics(model, images(9), batch_size=4)
+    statistics = posterior_statistics(model, images(9))
     others = [dimension for dimension in range(16) if dimension != 2]
     for name in ("variance", "kl"):
         assert statistics[name][2] > 0 and statistics[name][others].abs().max() == 0

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vae_core.evaluation import unevenness
-from vae_core.latent import interpolate, posterior_means, prior_draws, slerp, traverse
+from vae_core.latent import (
+    interpolate,
+    posterior_draws,
+    posterior_means,
+    posteriors,
+    prior_draws,
+    slerp,
+    traverse,
+)
 from vae_core.models import ConvVAE
 
 torch.manual_seed(0)
@@ -61,10 +69,16 @@ def test_traversal_is_centred_on_the_latent_and_moves_one_dimension():
     torch.testing.assert_close(strip[0], MODEL.decode(moved[None])[0].detach())
 
 
-def test_posterior_means_are_those_of_the_encoder():
+def test_posteriors_are_those_of_the_encoder_and_draws_follow_them():
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
-    expected = MODEL.encode(MODEL.unit_interval(images))[0].detach()
-    torch.testing.assert_close(posterior_means(MODEL, images, batch_size=2), expected)
+    expected = MODEL.encode(MODEL.unit_interval(images))
+    for found, of_encoder in zip(posteriors(MODEL, images, batch_size=2), expected, strict=True):
+        torch.testing.assert_close(found, of_encoder.detach())
+    torch.testing.assert_close(posterior_means(MODEL, images), expected[0].detach())
+    many = posterior_draws(MODEL, images[:1].expand(4000, -1, -1, -1), seed=1)
+    mu, deviation = expected[0][0].detach(), (expected[1][0] / 2).exp().detach()
+    torch.testing.assert_close(many.mean(0), mu, atol=0.1, rtol=0)
+    torch.testing.assert_close(many.std(0), deviation, atol=0.1, rtol=0)
 
 
 def test_unevenness_of_an_even_walk_and_of_a_jump():

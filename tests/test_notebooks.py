@@ -77,13 +77,15 @@ def test_a_notebook_asks_shows_and_leads_on(name):
 
 def test_00_draws_miss_a_part_of_the_autoencoders_codes_and_hardly_any_of_the_vaes():
     name, kind = "00_why_variational", "of codes and draws have a nearest neighbour .*"
-    line = rf"autoencoder: ([\d.]+) {kind}\n +([\d.]+) of .*\n +outside lie (\d+)% .*\n"
+    line = rf"autoencoder: ([\d.]+) {kind}\n +inside .*: ([\d.]+)\n +outside lie (\d+)% .*\n"
     plain, inside, lost, vae = found(name, rf"{line}VAE: ([\d.]+) {kind}")
+    (moved,) = found(name, r"moved by one: ([\d.]+)")
     (own,) = found(name, r"normal distribution of its own: ([\d.]+)")
-    assert min(plain, own) > vae + 0.08 and 0.45 < vae < 0.6
+    assert min(plain, own) > vae + 0.08 and 0.45 < vae < moved - 0.03
     assert inside < plain - 0.05 and lost > 25
-    light, whole = found(name, r"0.0001, 128 .*error ([\d.]+) .*\nVAE, 128 .*error ([\d.]+)")
-    assert light < whole
+    line = r"autoencoder, 128 .*error ([\d.]+) .*\nVAE, 128 .*error ([\d.]+) .*, ([\d.]+) from"
+    light, drawn, of_mean = found(name, line)
+    assert light < of_mean < drawn
 
 
 def test_01_the_cvae_has_the_lower_loss():
@@ -93,7 +95,7 @@ def test_01_the_cvae_has_the_lower_loss():
     assert difference == pytest.approx(fc - conv, abs=0.11) and fc - conv > 1 and linear > fc
     assert "negative_elbo is the loss of vae_core" in said(name)
     usual, noise, mean = (
-        found(name, rf"\n{kind} +\d+ +(\d+) +(\d+)")
+        found(name, rf"\n{kind} +\d+ +\d+ +(\d+) +(\d+)")
         for kind in ("test images", "noise", "the mean of the test images")
     )
     assert noise[0] > 5 * usual[0]  # to the CVAE
@@ -113,7 +115,7 @@ def test_03_walks_are_even_and_nearly_cross_fades_but_between_shapes():
     steps = {name: [float(step) for step in ways] for name, *ways in re.findall(line, shown)}
     assert steps.pop("linear VAE, CIFAR-10")[0] == 1 and min(steps.pop("CVAE, shapes")) > 1.5
     assert len(steps) == 3 and all(1 < step < 1.5 for ways in steps.values() for step in ways)
-    line = r"(.+): from cross-fade to walk (\d+)% of the way"
+    line = r"(.+): half-way the walk is (\d+)% as far from the cross-fade"
     apart = {name: float(share) for name, share in re.findall(line, shown)}
     assert apart.pop("linear VAE, CIFAR-10") == 0 and apart.pop("CVAE, shapes") > 30
     assert len(apart) == 3 and all(0 < share < 17 for share in apart.values())
@@ -139,8 +141,9 @@ def test_05_averaging_collapses_the_posterior_and_summing_does_not():
 
 def test_06_the_cvae_is_ahead_at_every_budget():
     shown = said(name := "06_fair_comparison")
-    ahead = [float(nats) for nats in re.findall(r"\n\d +\d +(-?[\d.]+) ± [\d.]+", shown)]
-    assert len(ahead) >= 3 and min(ahead) > 0.5
+    line = r"\n[\d.]+ +[\d.]+ ± [\d.]+ +\d +(-?[\d.]+) ± ([\d.]+)"
+    ahead = [float(nats) - float(half) for nats, half in re.findall(line, shown)]
+    assert len(ahead) == 4 and min(ahead) > 0.5
     assert 3 < found(name, r"an epoch of the CVAE costs ([\d.]+)")[0] < 3.5
     for model in ("FC-VAE", "CVAE", "linear VAE"):
         bounds = found(name, rf"\n{model}: ([\d.]+), ([\d.]+), ([\d.]+) nats with")
@@ -149,7 +152,7 @@ def test_06_the_cvae_is_ahead_at_every_budget():
         else:
             assert bounds[0] - 0.5 > bounds[1] >= bounds[2]
     (_, _, one), (_, _, many) = re.findall(r"image: 1.*FC-VAE (.+), CVAE (.+), (.+) apart", shown)
-    assert 0 < float(one) - float(many) < 0.1 * float(one)
+    assert 0.05 < 1 - float(many) / float(one) < 0.15  # a tenth
 
 
 def test_07_place_is_what_the_convolution_lives_on():
@@ -160,9 +163,12 @@ def test_07_place_is_what_the_convolution_lives_on():
 
 
 def test_08_each_nat_is_worth_its_price():
-    lines = re.findall(r"(FC-VAE|CVAE), (\d+) epochs: ([-+].+)", said(name := "08_rate_distortion"))
+    line = r"(FC-VAE|CVAE), (\d+) epochs, above the linear VAE: (.+)"
+    lines = re.findall(line, said(name := "08_rate_distortion"))
     above = {
-        (model, int(epochs)): [float(value) for value in re.findall(r"([-+][\d.]+) at β", told)]
+        (model, int(epochs)): [
+            float(value) for value in re.findall(r"(-?[\d.]+)(?: ± [\d.]+)? at β", told)
+        ]
         for model, epochs, told in lines
     }
     assert len(above["CVAE", 8]) == len(above["FC-VAE", 26]) == 7 and len(above["CVAE", 32]) >= 3
@@ -181,7 +187,7 @@ def test_09_the_holes_of_a_vae_lie_between_its_latents():
     apart = {row[0]: list(map(float, row[1:])) for row in re.findall(line, shown)}
     assert min(apart.pop("CVAE, KL × 0.0001")) > 0.95
     assert min(apart.pop("CVAE, KL × 0.01")) > 0.7 and len(apart) == 3
-    assert all(min(between) > 0.55 > 0.53 > within for *between, within in apart.values())
+    assert all(min(between) > 0.55 > within for *between, within in apart.values())
     row = r"(\w+)" + f" +{number}" * 5 + "\n?"
     known = {row[0]: list(map(float, row[1:])) for row in re.findall(row, shown)}
     for factor in ("x", "y", "size", "heart", "square"):  # the CVAE knows more of geometry

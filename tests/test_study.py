@@ -122,13 +122,26 @@ def test_each_notebook_has_the_parameters_that_its_page_passes(page):
     assert page.parameters.keys() <= set(re.findall(r"^(\w+) = ", cell.source, re.MULTILINE))
 
 
+GRIDS = (
+    "model=conv,local max_epochs=1,4",
+    "model=fc max_epochs=3,12",
+    "model=conv-fc,fc-conv max_epochs=1",
+    "model=conv,local,conv-fc,fc-conv max_epochs=1 permuted=1",
+    "model=fc max_epochs=3 permuted=1",
+    "model=conv,fc,local max_epochs=1 fraction=0.5",
+)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A small study: its settings and table."""
+    """A small study and a small answer: the settings, and their tables."""
     folder = tmp_path_factory.mktemp("study")
     settings = Settings(**SMALL, checkpoints=folder / "checkpoints", seeds=(0, 1))
-    rows = [done.row for done in in_turn(runs.study_tasks(settings), settings)]
-    write_results(folder / "results.csv", rows)
+    for name, tasks in (
+        ("results.csv", runs.study_tasks(settings)),
+        ("answer.csv", answer.tasks(settings, GRIDS)),
+    ):
+        write_results(folder / name, [done.row for done in in_turn(tasks, settings)])
     return replace(settings, results=folder / "results.csv")
 
 
@@ -193,9 +206,11 @@ def test_the_estimate_counts_measured_epochs_of_every_run(monkeypatch, settings)
 
 
 @pytest.fixture
-def home(settings, monkeypatch):
-    """A project with a README and the small study."""
+def home(settings, trained, monkeypatch):
+    """A project with a README, the small study, and the answer that was published before."""
     folder = settings.checkpoints.parent
+    (folder / "figures").mkdir()
+    shutil.copy(trained.results.with_name("answer.csv"), folder / "figures")
     marks = [mark.format(name) for name in ("answer", "results") for mark in MARKS]
     (folder / "README.md").write_text("\n".join(["before", *marks, "after", ""]))
     monkeypatch.setattr(publish, "README", folder / "README.md")
@@ -205,8 +220,10 @@ def home(settings, monkeypatch):
 
 def test_publishing_writes_weights_table_section_and_figures(settings, home, monkeypatch):
     before = contents(settings.checkpoints)
+    answers = (home / "figures" / "answer.csv").read_bytes()
     publish.publish(settings)
     after = contents(settings.checkpoints)
+    assert (home / "figures" / "answer.csv").read_bytes() == answers
     assert {name: after[name] for name in before} == before, "what was trained stays as it is"
     first = [task for task in runs.study_tasks(settings) if task.seed == 0]
     published = settings.checkpoints / "published"
@@ -222,10 +239,14 @@ def test_publishing_writes_weights_table_section_and_figures(settings, home, mon
     assert rows["bound"].notna().equals(rows["rounding"].notna())
     readme = (home / "README.md").read_text()
     assert readme.startswith("before\n") and readme.endswith("after\n")
-    assert readme == publish.with_results(readme, publish.results_section(rows))
+    answers = read_results(home / "figures" / "answer.csv")
+    assert readme == publish.with_results(readme, publish.results_section(rows, answers))
+    assert "the pixels of all images alike" in readme and "**At equal budgets.**" in readme
     kinds = ("curves", "interpolation", "samples")
     figures = [f"{data}-limit64-{kind}.png" for data in ("faces", "shapes") for kind in kinds]
-    assert sorted(path.name for path in (home / "figures").glob("*.png")) == figures
+    assert sorted(path.name for path in (home / "figures").glob("*.png")) == sorted(
+        [*figures, "ladder.png"]
+    )
 
     # A second time, from the published runs alone, nothing changes.
     shutil.rmtree(settings.checkpoints / "shapes-limit64")
@@ -239,45 +260,41 @@ def test_publishing_writes_weights_table_section_and_figures(settings, home, mon
 def test_publishing_an_answer_leaves_the_study_as_it_is(settings, home, monkeypatch, capsys):
     publish.publish(settings)
     monkeypatch.setattr(publish, "draw", lambda *_: [])
-    monkeypatch.setattr(answer, "SHOWN", ("model=conv,fc max_epochs=1",))
-    grids = (*answer.SHOWN, "model=fc max_epochs=4", "model=conv,fc max_epochs=1 permuted=1")
-    rows = [done.row for done in in_turn(answer.tasks(settings, grids), settings)]
+    monkeypatch.setattr(answer, "SHOWN", ("model=conv,local max_epochs=1",))
     table, published = home / "found.csv", settings.checkpoints / "published"
+    rows = read_results(home / "figures" / "answer.csv")
     before, study = contents(published), (home / "figures" / "results.csv").read_bytes()
 
-    write_results(table, rows[:3])  # without the permuted ones
-    with pytest.raises(ValueError, match="on images in order and on permuted ones"):
-        publish.publish(replace(settings, results=table))
-    assert contents(published) == before
-    write_results(table, rows[:2] + rows[3:])
-    with pytest.raises(ValueError, match="enclose one another's"):
-        publish.publish(replace(settings, results=table))
-    assert contents(published) == before
+    permuted = rows["dataset"].str.contains("permuted")
+    lacking = {
+        "fc-conv ": rows[~permuted | (rows["model"] != "fc-conv")],
+        "fc ": rows[rows["epochs"] != 12],
+        "budgets": rows.assign(epochs=rows["epochs"].replace({3: 2, 12: 8})),
+    }
+    for lack, some in lacking.items():
+        write_results(table, some.to_dict("records"))
+        with pytest.raises(ValueError, match=f"the answer lacks {lack}"):
+            publish.publish(replace(settings, results=table))
+        assert contents(published) == before
 
-    write_results(table, rows)
+    write_results(table, rows.to_dict("records"))
     publish.publish(replace(settings, results=table))
     after = contents(published)
     assert {name: after[name] for name in before} == before
     assert len({Path(name).parent for name in after.keys() - before.keys()}) == 2
     assert (home / "figures" / "results.csv").read_bytes() == study
     found = read_results(home / "figures" / "answer.csv")
-    assert len(found) == 5 and found["rounding"].notna().sum() == 2
-    assert (home / "figures" / "ladder.png").exists()
-    readme = (home / "README.md").read_text()
-    assert "pixels of all images permuted alike" in readme and "**At equal budgets.**" in readme
-    assert readme == publish.with_results(
-        readme, publish.results_section(read_results(home / "figures" / "results.csv"), found)
-    )
+    assert len(found) == len(rows) and found["rounding"].notna().sum() == 2
 
     # One seed more is one training more, also where nothing of the others is left.
     shutil.rmtree(settings.checkpoints / "shapes-limit64")
     monkeypatch.setattr(engine, "run_all", in_turn)
     monkeypatch.setattr(answer, "PUBLISHED", home / "figures" / "answer.csv")
-    monkeypatch.setattr(answer, "GRIDS", (*grids, "model=conv max_epochs=1 seed=1"))
+    monkeypatch.setattr(answer, "GRIDS", (*GRIDS, "model=conv max_epochs=1 seed=1"))
     assert answer.command(replace(settings, report=home / "report")) == 0
-    assert "5 of 6 runs are in" in capsys.readouterr().out
+    assert f"{len(found)} of {len(found) + 1} runs are in" in capsys.readouterr().out
     more = read_results(home / "report" / "answer.csv")
-    assert more[:5].equals(found) and more["seed"].tolist() == [0, 0, 0, 0, 0, 1]
+    assert more[:-1].equals(found) and more["seed"].tolist() == [0] * len(found) + [1]
 
 
 @pytest.mark.parametrize("lack", ["model", "all", "run", "row", "disk", "weights", "mark"])

@@ -14,7 +14,6 @@ from vae_core.tables import (
     TUNING,
     Interval,
     at_equal_budgets,
-    at_equal_minutes,
     claims_table,
     holm,
     interval,
@@ -128,36 +127,30 @@ def test_the_rate_is_chosen_by_validation_and_the_runs_that_told_it_are_left_out
 
 
 def test_models_are_compared_at_equal_cost():
-    table = at_equal_budgets(tuned(budgets()), {"conv": 1.0, "fc": 1.0}, "steps")
-    assert all(table[f"{of}, epochs"].tolist() == ["8", "16"] for of in ("CVAE", "FC-VAE"))
+    # "a" has trained both, in a minute and in two an epoch; "b" has trained only one of them.
+    runs = tuned(budgets()).assign(processor="a")
+    runs["seconds_per_epoch"] = np.where(runs["model"] == "fc", 120.0, 60.0)
+    runs.loc[(runs["model"] == "fc") & (runs["seed"] == 0), "processor"] = "b"
+    table = at_equal_budgets(runs, {"conv": 1.0, "fc": 1.0}, "steps")
+    assert all(table[f"{of}, epochs"].tolist() == [8, 16] for of in ("CVAE", "FC-VAE"))
     assert table["steps"].tolist() == ["8", "16"]
     assert table["CVAE, loss"].tolist() == ["73.0 ± 0.3", "72.0 ± 0.3"]
+    assert table["minutes, a"].tolist() == ["8.0 and 16.0", "16.0 and 32.0"]
+    assert "minutes, b" not in table
     found = table["difference"][0]
     # Welch's t with equal spreads and 3 + 3 seeds: 2.776 * sqrt(2 * 0.09 / 3)
     assert found.mean == pytest.approx(6) and found.half == pytest.approx(0.680, abs=1e-3)
     assert found.verdict == "holds" and set(table["seeds"]) == {3}
-    alone = tuned(budgets())
-    alone = alone[(alone["seed"] == 0) | (alone["model"] == "fc")]
+    alone = runs[(runs["seed"] == 0) | (runs["model"] == "fc")]
     alone = at_equal_budgets(alone, {"conv": 1.0, "fc": 1.0}, "steps")
     assert math.isinf(alone["difference"][0].half) and alone["seeds"][0] == "1 and 3"
-    # Where the CVAE's epoch costs more, the FC-VAE's 16 lie between its 8 and its 16.
-    dearer = at_equal_budgets(tuned(budgets()), {"conv": 2**0.5, "fc": 1.0}, "steps")
-    assert dearer["CVAE, epochs"].tolist() == ["8", "11.3"]
-    assert [one.mean for one in dearer["difference"]] == pytest.approx([5.5, 5.5])
-    assert at_equal_budgets(tuned(budgets()), {"conv": 9.0, "fc": 1.0}, "steps").empty
-
-
-def test_models_are_compared_minute_by_minute():
-    runs = tuned(budgets())
-    # On "a" both take as long; "b" has trained seed 0 alone, and its FC-VAE takes twice as long.
-    slow = (runs["seed"] == 0) & (runs["model"] == "fc")
-    runs = runs.assign(processor=np.where(runs["seed"] == 0, "b", "a"))
-    runs["seconds_per_epoch"] = 60.0 * np.where(slow, 2, 1)
-    table = at_equal_minutes(runs)
-    assert table["processor"].tolist() == ["a", "a", "b"]
-    assert table["minutes"].tolist() == ["8", "16", "16"] and table.index.tolist() == [0, 1, 2]
-    # The losses are those of all seeds, wherever they were trained.
-    assert [one.mean for one in table["difference"]] == pytest.approx([6, 6, 7])
+    # Where the CVAE's epoch costs twice as much, its 8 are the FC-VAE's 16, give or take a tenth.
+    for cost in (1.85, 2.15):
+        dearer = at_equal_budgets(runs, {"conv": cost, "fc": 1.0}, "steps")
+        assert dearer[["CVAE, epochs", "FC-VAE, epochs"]].to_numpy().tolist() == [[8, 16]]
+    for cost in (1.7, 2.3, 9.0):
+        assert at_equal_budgets(runs, {"conv": cost, "fc": 1.0}, "steps").empty
+    assert at_equal_budgets(runs[runs["model"] == "fc"], {"conv": 1.0, "fc": 1.0}, "steps").empty
 
 
 def test_a_run_becomes_a_row_that_is_read_as_it_was_written(trained, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vae_core.latent import interpolate
+from vae_core.latent import interpolate, posteriors
 from vae_core.loss import elbo, kl_per_dimension
 from vae_core.models import VAE
 
@@ -80,16 +80,13 @@ def operations(model: VAE) -> int:
     return counter.get_total_flops()
 
 
-@torch.no_grad()
-def posterior_statistics(model: VAE, images: Tensor, batch_size: int = 512) -> dict[str, Tensor]:
+def posterior_statistics(model: VAE, images: Tensor) -> dict[str, Tensor]:
     """Return what each latent dimension carries, over uint8 images [N, C, H, W].
 
     "kl" is its mean KL divergence in nats per image, "variance" that of the posterior means over
     the images, [latent_dim] each.
     """
-    batches = images.split(batch_size)
-    posteriors = [model.encode(model.unit_interval(batch)) for batch in batches]
-    mu, logvar = (torch.cat(part).cpu() for part in zip(*posteriors, strict=True))
+    mu, logvar = posteriors(model, images)
     return {"kl": kl_per_dimension(mu, logvar).mean(0), "variance": mu.var(0, unbiased=False)}
 
 

@@ -157,17 +157,18 @@ def seed_dots(axis: Axes, place: float, values: Sequence[float], model: str) -> 
 
 
 def ladder(losses: pd.DataFrame, linear: float, title: str) -> Figure:
-    """Show what models lose where the pixels of all images are permuted, and what they know by it.
+    """Show the test losses of models, which are rungs, on images in order and with pixels permuted.
 
-    `losses` are those of `tables.by_permutation`, a row a model, which is a rung; `linear` is the
-    test loss of the linear VAE, which is the same either way.
+    `losses` are those of `tables.by_permutation`, a row a model, `title` is that of the data set;
+    `linear` is the test loss of the linear VAE, which is the same either way.
     """
-    figure, axes = panels(2, title, (14, 5.5))
+    heading = f"Five models at equal compute, {title} (dots: seeds, bars: 95 % intervals)"
+    figure, axes = panels(2, heading, (14, 5.5))
     titles = [MODELS[name].title.replace(", ", ",\n").replace(" c", "\nc") for name in losses.index]
     for axis, share in zip(axes[0], (0, 1), strict=True):
         for place, (name, row) in enumerate(losses.iterrows()):
             seed_dots(axis, place, row[share], name)
-            mean = interval(row[share]).mean
+            mean = np.mean(row[share])
             axis.annotate(f"{mean:.1f}", (place + 0.12, mean), va="center", fontsize=12)
         axis.axhline(linear, color=MODELS["linear"].colour, linestyle="--", label="linear VAE")
         axis.set_xticks(range(len(losses)), titles, fontsize=10)

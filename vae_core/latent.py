@@ -24,10 +24,22 @@ def as_bytes(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def posterior_means(model: VAE, images: Tensor, batch_size: int = 512) -> Tensor:
+def posteriors(model: VAE, images: Tensor, batch_size: int = 512) -> tuple[Tensor, Tensor]:
+    """Encode uint8 images [N, C, H, W]: mu and logvar, [N, latent_dim] each, on the CPU."""
+    encoded = [model.encode(model.unit_interval(batch)) for batch in images.split(batch_size)]
+    mu, logvar = (torch.cat(part).cpu() for part in zip(*encoded, strict=True))
+    return mu, logvar
+
+
+def posterior_means(model: VAE, images: Tensor) -> Tensor:
     """Return mu of the posteriors of uint8 images [N, C, H, W]: [N, latent_dim] on the CPU."""
-    batches = images.split(batch_size)
-    return torch.cat([model.encode(model.unit_interval(batch))[0].cpu() for batch in batches])
+    return posteriors(model, images)[0]
+
+
+def posterior_draws(model: VAE, images: Tensor, seed: int = 0) -> Tensor:
+    """Draw a latent from the posterior of each of uint8 images: [N, latent_dim] on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    return model.reparameterize(*posteriors(model, images), generator)
 
 
 @torch.no_grad()
@@ -39,10 +51,7 @@ def interpolate(
     It is z = (1 - alpha) z1 + alpha z2, in equal steps of alpha. A draw in d dimensions lies near
     the sphere of radius sqrt(d), and the straight line between two of them passes inside it;
     `spherical` follows the great circle instead (White 2016, "Sampling Generative Networks",
-    arXiv:1609.04468), with the lengths of the ends mixed evenly.
-
-    Raises:
-        ValueError: fewer than two steps.
+    arXiv:1609.04468). Raises ValueError for fewer than two steps.
     """
     alpha = torch.linspace(0, 1, whole_number("steps", steps, 2), device=z1.device).unsqueeze(1)
     return model.decode(between(z1, z2, alpha, spherical))
@@ -56,8 +65,8 @@ def between(z1: Tensor, z2: Tensor, alpha: Tensor, spherical: bool = False) -> T
 def slerp(z1: Tensor, z2: Tensor, alpha: Tensor) -> Tensor:
     """Return the latents [steps, latent_dim] at alpha [steps, 1] on the great circle z1 to z2.
 
-    Where the two point the same way, or to opposite sides, there is no one great circle, and the
-    straight line is taken.
+    The lengths of the ends are mixed evenly. Where no one circle leads from one to the other, since
+    they point the same way or to opposite sides, the straight line is taken.
     """
     length1, length2 = z1.norm(), z2.norm()
     angle = torch.dot(z1 / length1, z2 / length2).clamp(-1, 1).arccos()

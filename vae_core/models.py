@@ -69,8 +69,7 @@ class VAE(nn.Module):
     def unit_interval(self, images: Tensor) -> Tensor:
         """Return uint8 images [N, C, H, W] as float32 in [0, 1], as and where the model takes them.
 
-        Raises:
-            ValueError: they are not uint8, or of another shape than the model was built for.
+        Raises ValueError where they are not uint8, or of another shape than that of the model.
         """
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(

@@ -44,11 +44,7 @@ PARAMETER_SETS = {
 
 
 def parameter_set(params: str | ParameterSet) -> ParameterSet:
-    """Return the parameter set of this name; a set of one's own is returned as it is.
-
-    Raises:
-        ValueError: there is no set of this name; the message lists the known ones.
-    """
+    """Return the parameter set of this name, or a set of one's own as it is; else a ValueError."""
     if isinstance(params, ParameterSet):
         return params
     if not isinstance(params, str) or params not in PARAMETER_SETS:

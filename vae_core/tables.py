@@ -1,14 +1,17 @@
 """Results and claims as pandas data frames."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+from torch import Tensor
 
 from vae_core.checkpoints import PARTS, History, Run
 from vae_core.data import Dataset
@@ -135,7 +138,7 @@ def result(run: Run, dataset: Dataset | None = None) -> dict[str, Any]:
         "params": run.config.params.name,
         "oscillation": round(oscillation(run.history), 4),
         "active_dimensions": dataset and active_dimensions(run.model, dataset.test),
-        "class_accuracy": dataset and _class_accuracy(run, dataset),
+        "class_accuracy": dataset and class_accuracy(partial(posterior_means, run.model), dataset),
         "unevenness": round(unevenness(run.model, *ends).mean().item(), 3),
         "threads": "+".join(map(str, record["threads"])),
         **{name: (record["published"] or {}).get(name) for name in ("rounding", "bound")},
@@ -147,14 +150,17 @@ def result(run: Run, dataset: Dataset | None = None) -> dict[str, Any]:
     return {name: values[name] for name in COLUMNS}
 
 
-def _class_accuracy(run: Run, dataset: Dataset) -> float | None:
+def class_accuracy(view: Callable[[Tensor], Tensor], dataset: Dataset) -> float | None:
+    """Return how often a linear probe reads the class off test images; None where none is known.
+
+    `view` makes its features [N, D] of uint8 images. It learns from `LABELLED` at most.
+    """
     try:
         learn, _, ask = dataset.labels
     except ValueError:
         return None
-    few = dataset.train[:LABELLED]
-    mu, test_mu = (posterior_means(run.model, part) for part in (few, dataset.test))
-    return round(linear_probe(mu, learn[:LABELLED], test_mu, ask), 4)
+    known, asked = (view(images) for images in (dataset.train[:LABELLED], dataset.test))
+    return round(linear_probe(known, learn[:LABELLED], asked, ask), 4)
 
 
 def write_results(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -171,7 +177,7 @@ def read_results(path: Path) -> pd.DataFrame:
         ValueError: it is no such table; the message names the file.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; make study writes such a table")
+        raise FileNotFoundError(f"{path} does not exist; make study or answer writes such a table")
     kinds = {name: str if name in TEXTS else float for name in COLUMNS}
     try:
         frame = pd.read_csv(path, dtype=kinds, float_precision="round_trip")
@@ -254,67 +260,36 @@ def by_permutation(frame: pd.DataFrame) -> pd.DataFrame:
     Each is the list of its seeds', at the smallest budget of its model. The rows are rungs: from
     fully connected to convolutional.
     """
-    frame = frame[frame["model"].isin(LADDER) & ~frame["dataset"].str.contains("fraction")]
+    whole = shares(frame, "fraction").fillna(1)
+    frame = frame[frame["model"].isin(LADDER) & (whole == whole.max())]
     smallest = frame[frame["epochs"] == frame.groupby("model")["epochs"].transform("min")]
     share = shares(smallest, "permuted").fillna(0).rename("share")
     found = smallest.groupby(["model", share])["test_loss"].agg(list).unstack()
     return found.reindex([name for name in LADDER if name in found.index])
 
 
-def losses_at(own: pd.DataFrame, epochs: float) -> list[float]:
-    """Return a model's test loss for each seed at a number of epochs between its trainings'.
-
-    Between two budgets it is interpolated over the logarithm of the epochs. Only seeds that have
-    both count; outside the budgets there are none.
-    """
-    curve = own.pivot(index="epochs", columns="seed", values="test_loss")
-    below, above = curve.index[curve.index <= epochs], curve.index[curve.index >= epochs]
-    if below.empty or above.empty:
-        return []
-    near = curve.loc[sorted({below.max(), above.min()})].dropna(axis="columns")
-    return [float(np.interp(math.log(epochs), np.log(near.index), near[k])) for k in near]
-
-
 def at_equal_budgets(frame: pd.DataFrame, cost: Mapping[str, float], unit: str) -> pd.DataFrame:
-    """Compare the two models at each budget: test losses, and how much lower the CVAE's is.
+    """Compare the two models at each budget of both: test losses, and how much lower the CVAE's is.
 
-    `cost` is that of an epoch of each, in `unit`, which heads the column of the budgets. A row is a
-    budget of one model that the other's budgets enclose; the other's loss is interpolated there
-    (`losses_at`). The difference is that of `difference`. Runs on permuted images and on fractions
-    of a set are left out.
+    `cost` is that of an epoch of each, in `unit`, which heads the column of the budgets; those that
+    differ by less than a tenth are equal. The difference is that of `difference`. The minutes are
+    the CVAE's and the FC-VAE's on a processor, by an epoch's median there.
     """
-    frame, rows = as_it_is(frame), {}
-    runs = {name: frame[frame["model"] == name] for name in BOTH}
-    for name in BOTH:
-        for epochs in runs[name]["epochs"].unique():
-            budget = epochs * cost[name]
-            spent = {other: budget / cost[other] for other in BOTH}
-            conv, fc = (losses_at(runs[other], spent[other]) for other in BOTH)
-            # Inside, the FC-VAE's budgets are enough; at the ends, the CVAE's may be all there is.
-            inside = runs["conv"]["epochs"].min() < epochs < runs["conv"]["epochs"].max()
-            if conv and fc and not (name == "conv" and inside):
-                row = [f"{number:.3g}" for number in (budget, *spent.values())]
-                seeds = len(conv) if len(conv) == len(fc) else f"{len(conv)} and {len(fc)}"
-                rows[budget] = [*row, spread(conv), spread(fc), seeds, difference(fc, conv)]
+    rows, runs = [], [frame[frame["model"] == name] for name in BOTH]
+    losses = (own.groupby("epochs")["test_loss"].agg(list).items() for own in runs)
+    seconds = frame.groupby(["processor", "model"])["seconds_per_epoch"].median().unstack()
+    minutes = seconds.reindex(columns=BOTH).dropna() / 60
+    for (epochs, conv), (others, fc) in product(*losses):
+        spent = epochs * cost["conv"]
+        if abs(others * cost["fc"] / spent - 1) < 0.1:
+            seeds = len(conv) if len(conv) == len(fc) else f"{len(conv)} and {len(fc)}"
+            row = [f"{spent:.3g}", epochs, others, spread(conv), spread(fc), seeds]
+            times = (minutes * (epochs, others)).to_numpy()
+            times = [f"{one:.1f} and {other:.1f}" for one, other in times]
+            rows.append([*row, difference(fc, conv), *times])
     columns = [f"{MODELS[name].title}, {what}" for what in ("epochs", "loss") for name in BOTH]
-    shown = [rows[budget] for budget in sorted(rows)]
-    return pd.DataFrame(shown, columns=[unit, *columns, "seeds", "difference"])
-
-
-def at_equal_minutes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Compare the two models at equal time, on each processor on which both were trained.
-
-    An epoch takes its median time there; the losses are those of all seeds, wherever they were
-    trained.
-    """
-    frame, tables = as_it_is(frame), []
-    for processor, own in frame.groupby("processor"):
-        an_epoch = own.groupby("model")["seconds_per_epoch"].median() / 60
-        if {*BOTH} <= {*an_epoch.index}:
-            tables.append(at_equal_budgets(frame, an_epoch, "minutes"))
-            tables[-1].insert(0, "processor", processor)
-    nothing = pd.DataFrame(columns=["processor", "difference"])
-    return pd.concat(tables or [nothing], ignore_index=True)
+    columns = [unit, *columns, "seeds", "difference"]
+    return pd.DataFrame(rows, columns=columns + [f"minutes, {name}" for name in minutes.index])
 
 
 def claims_table(frame: pd.DataFrame) -> pd.DataFrame:

@@ -50,8 +50,7 @@ class Config:
         schedule: "constant", or "cosine" for a learning rate that falls to 0 over `max_epochs`
             (Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts).
 
-    Raises:
-        ValueError: a value makes no sense; the message names it.
+    Raises ValueError where a value makes no sense; the message names it.
     """
 
     model: str
@@ -103,11 +102,10 @@ def initial_model(config: Config, image_shape: tuple[int, int, int]) -> VAE:
 
 
 def stopping_epoch(losses: Sequence[float], patience: int, min_delta: float) -> int | None:
-    """Return the epoch, counted from 1, after which early stopping ends the training.
+    """Return the epoch, counted from 1, after which early stopping ends the training, or None.
 
     An epoch counts as progress when its loss is more than `min_delta` below that of the last
     epoch which counted. After `patience` epochs in a row without progress the training stops.
-    Returns None where the monitored losses of all epochs give no reason to stop.
     """
     reference, waited = math.inf, 0
     for epoch, loss in enumerate(losses, start=1):
@@ -145,8 +143,7 @@ def train(
         start: what an interrupted training left.
         after_epoch: called after each epoch with what an interruption would leave.
 
-    Raises:
-        TrainingDiverged: the loss became infinite or NaN.
+    Raises TrainingDiverged where the loss becomes infinite or NaN.
     """
     model = initial_model(config, tuple(dataset.train.shape[1:]))
     if hasattr(model, "fit"):
