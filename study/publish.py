@@ -23,7 +23,7 @@ from vae_core import __version__, figures, tables
 from vae_core.checkpoints import RUN, Run, load_run, write_run
 from vae_core.evaluation import evaluate, importance_weighted_bound, operations
 from vae_core.experiment import set_aside, training_code
-from vae_core.latent import imagine, posterior_draws, posterior_means
+from vae_core.latent import posterior_draws, posterior_means
 from vae_core.models import MODELS
 from vae_core.storage import PROJECT, write
 
@@ -196,15 +196,12 @@ def draw(checkpoints: Path, of: set[str]) -> Iterator[tuple[str, Figure]]:
             datasets.setdefault(run.dataset["name"], {})[label] = run
     for name, runs in datasets.items():
         models = {label: run.model for label, run in runs.items()}
-        one, title = len(runs) == 1, next(iter(runs.values())).dataset["title"]
-        trained = f"{next(iter(runs)) if one else 'models'} trained on {title}"
+        trained = f"trained on {next(iter(runs.values())).dataset['title']}"
         draws = f"Decoded draws from the prior, {trained}"
-        lines = f"Straight lines between two draws from the prior, {trained}"
-        grid = one and figures.image_grid(imagine(*models.values(), 36), draws, 12)
-        walks = figures.interpolations(models, lines, pairs=6 if one else 1)
-        curves = figures.loss_curves(runs, f"Validation loss on {title}", training=False)
-        yield f"{name}-samples.png", grid or figures.samples(models, draws, 12)
-        yield f"{name}-interpolation.png", walks
+        lines = f"Straight lines between two draws, {trained}"
+        yield f"{name}-samples.png", figures.samples(models, draws, 12)
+        yield f"{name}-interpolation.png", figures.interpolations(models, lines)
+        curves = figures.loss_curves(runs, f"Validation loss, {trained}", training=False)
         yield f"{name}-curves.png", curves
 
 
