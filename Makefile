@@ -73,8 +73,8 @@ test: .venv/.ready ## lint, unit tests, pair check, and nbval on the notebooks
 	$(RUN) ruff check .
 	$(RUN) ruff format --check --quiet .
 	$(RUN) pytest -n 2 --dist loadfile tests
-	$(RUN) pytest --nbval --nbval-current-env --nbval-cell-timeout 300 \
-	    --nbval-sanitize-with notebooks/nbval.cfg notebooks
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env \
+	    --nbval-cell-timeout 300 --nbval-sanitize-with notebooks/nbval.cfg notebooks
 
 bench: .venv/.ready ## measure training speed against a usual notebook's recipe
 	@.venv/bin/python benchmarks/bench.py
