@@ -300,7 +300,7 @@ pd.DataFrame(angles).round(2)
 # %% tags=["report"]
 answers = read_results(PROJECT / "figures" / "answer.csv")
 answers = answers[answers["model"].isin([*LADDER, "linear"])]
-cheap = answers[(answers["model"] == "linear") & (answers["beta"] == 0.1)].iloc[0]
+solved = answers[answers["model"] == "linear"].set_index("beta")
 tried = answers[(answers["model"] == "fc") & (answers["seed"] == TUNING)]
 answers = tuned(answers)
 permuted = answers[answers["dataset"].str.contains("permuted1")]
@@ -319,8 +319,9 @@ plt.show()
 for (name, epochs), own in as_it_is(answers).groupby(["model", "epochs"]):
     right = f"{spread(100 * own['class_accuracy'])} % right, test loss"
     print(f"{MODELS[name].title}, {epochs} epochs: {right} {spread(own['test_loss'])}")
-told = f"{100 * cheap['class_accuracy']:.1f} % right"
-print(f"linear VAE at β 0.1, {cheap['active_dimensions']:.0f} latents instead of 36: {told}")
+right, used = solved["class_accuracy"], solved["active_dimensions"]
+told = f"{used[0.1]:.0f} latents instead of {used[1]:.0f}: {100 * right[0.1]:.1f} % right"
+print(f"linear VAE at β 0.1, {told}")
 for _, run in tried.sort_values("learning_rate").iterrows():
     right = f"{100 * run['class_accuracy']:.1f} % right, test loss {run['test_loss']:.1f}"
     print(f"FC-VAE, {run['epochs']} epochs, learning rate {run['learning_rate']:g}: {right}")

@@ -165,7 +165,7 @@ def ladder(losses: pd.DataFrame, linear: float, title: str) -> Figure:
     heading = f"Five models at equal compute, {title} (dots: seeds, bars: 95 % intervals)"
     figure, axes = panels(2, heading, (14, 5.5))
     titles = [MODELS[name].title.replace(", ", ",\n").replace(" c", "\nc") for name in losses.index]
-    for axis, share in zip(axes[0], (0, 1), strict=True):
+    for share, axis in enumerate(axes[0]):
         for place, (name, row) in enumerate(losses.iterrows()):
             seed_dots(axis, place, row[share], name)
             mean = np.mean(row[share])
