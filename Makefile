@@ -69,10 +69,13 @@ reference: pair ## execute the notebooks on published runs and store their outpu
 	    --NotebookExporter.preprocessors=nbconvert.preprocessors.CoalesceStreamsPreprocessor \
 	    --ExecutePreprocessor.record_timing=False notebooks/[0-9]*.ipynb
 
+# The images are built before the notebooks run two at a time: a notebook that waits for another says
+# so, and that is no stored output.
 test: .venv/.ready ## lint, unit tests, pair check, and nbval on the notebooks
 	$(RUN) ruff check .
 	$(RUN) ruff format --check --quiet .
 	$(RUN) pytest -n 2 --dist loadfile tests
+	@.venv/bin/python -c 'from vae_core.data import load_dataset; load_dataset("shapes")'
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env \
 	    --nbval-cell-timeout 300 --nbval-sanitize-with notebooks/nbval.cfg notebooks
 
