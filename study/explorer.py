@@ -90,8 +90,7 @@ def _runs(settings: Settings, tasks: list[Task]) -> Iterator[Run]:
 def layers(model: VAE) -> list[dict[str, Any]]:
     """Describe a decoder's layers as `explore.js` decodes them, in the order of their weights.
 
-    Raises:
-        ValueError: it has another layer, decodes in another way, or weights that are not finite.
+    Raises ValueError for other layers, another way to decode, or weights that are not finite.
     """
     last = {VAE.decode: [{"kind": "sigmoid"}], LinearVAE.decode: []}.get(type(model).decode)
     if last is None:
@@ -124,7 +123,7 @@ def _model(key: str, run: Run, described: list, images: dict[str, Tensor]) -> di
         "latents": model.latent_dim,
         "shape": model.image_shape,
         "layers": described,
-        "dimensions": [[k, round(kl, 2)] for k, kl in ranked_dimensions(model).items()],
+        "dimensions": [[k, round(kl, 1)] for k, kl in ranked_dimensions(model).items()],
         "means": means.double().numpy().round(4).tolist(),
     }
 

@@ -31,8 +31,7 @@ MANY = 500  # runs, above which nobody starts them by mistake
 def parse(grid: str) -> dict[str, list]:
     """Read the values of each field from a text like "model=conv,fc beta=0.1,1 seed=0,1".
 
-    Raises:
-        ValueError: a field is unknown or named twice, or a value is missing or of another kind.
+    A ValueError says which field is unknown or named twice, or which value is none of its kind.
     """
     values: dict[str, list] = {}
     for word in grid.split():
@@ -55,8 +54,7 @@ def parse(grid: str) -> dict[str, list]:
 def tasks(grid: Mapping[str, Sequence], settings: Settings) -> list[Task]:
     """List a run for each combination; what is not varied is the first of the settings.
 
-    Raises:
-        ValueError: a value makes no sense; the message names it.
+    A ValueError names a value that makes no sense.
     """
     listed = []
     for values in itertools.product(*grid.values()):

@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -122,10 +123,7 @@ def test_a_record_that_does_not_fit_its_files(finished, change, said):
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO])
 def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys, number):
-    def flock(descriptor, operation):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr("fcntl.flock", flock)
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(number, os.strerror(number))))
     if number == errno.EIO:
         with pytest.raises(OSError, match=r"\.run\.lock could not be written"):
             storage.held(tmp_path / "run").__enter__()

@@ -11,6 +11,7 @@ import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -396,10 +397,9 @@ def test_full_disk_leaves_nothing(tmp_path, root, monkeypatch):
     assert "(File too large" in one_line(error)
     assert threading.active_count() == threads  # though the error keeps what was going on
 
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)  # some file systems say so no earlier
+    # Some file systems say so no earlier.
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=full))
     assert "could not be written (No space left" in refused(OSError, source, root)
     assert {file.suffix for file in (root / "cache").iterdir()} == {".lock"}
 

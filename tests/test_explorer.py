@@ -35,7 +35,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def explorer(runs):
-    return explore(*runs, dimensions=3)
+    return explore(*runs)
 
 
 def test_dimensions_are_ranked_by_their_kl(runs):
@@ -119,7 +119,7 @@ def test_controls_change_the_explorer(explorer):
         return seen[-1] not in seen[:-1]
 
     controls.moves[0][0].value = 2.0
-    assert list(explorer.moves[explorer.name].values()) == [2.0, 0, 0] and changed()
+    assert list(explorer.moves[explorer.name].values()) == [2.0, 0, 0, 0] and changed()
     controls.mix[0].value = 0.5
     assert explorer.mix == 0.5 and changed()
     controls.spherical.value = True

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers import TINY, tiny_dataset
 
 from vae_core import training
 from vae_core.data import Dataset, synthetic
@@ -13,7 +14,6 @@ from vae_core.hardware import choose_precision
 from vae_core.parameter_sets import ParameterSet, parameter_set
 from vae_core.training import Config, best_epoch, initial_model, stopping_epoch, train
 
-P = ParameterSet("tiny", 16, 1e-3, 2)
 SHAPE = (3, 32, 32)
 
 
@@ -46,7 +46,7 @@ def test_best_epoch_is_the_first_of_the_lowest():
 def test_initial_weights_depend_on_the_seed_alone():
     torch.manual_seed(123)
     before = torch.get_rng_state()
-    first, again, other = (initial_model(Config("fc", P, seed), SHAPE) for seed in (7, 7, 8))
+    first, again, other = (initial_model(Config("fc", TINY, seed), SHAPE) for seed in (7, 7, 8))
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(first.to_mu.weight, again.to_mu.weight)
     assert not torch.equal(first.to_mu.weight, other.to_mu.weight)
@@ -62,7 +62,7 @@ def test_generators_of_different_uses_differ():
     assert len(draws) == 32
 
 
-DATA = Dataset(*(synthetic.shapes(n, n)[0] for n in (64, 16, 16)), "some", "some", "")
+DATA = tiny_dataset(64, 16)
 
 
 def test_the_cosine_schedule_falls_from_the_rate_to_0_and_survives_an_interruption(monkeypatch):
@@ -74,11 +74,11 @@ def test_the_cosine_schedule_falls_from_the_rate_to_0_and_survives_an_interrupti
 
     monkeypatch.setattr(torch.optim.Adam, "step", noted)
     # Without patience nothing stops it, not even that no epoch counts as a fall.
-    config = Config("fc", P, max_epochs=3, patience=0, min_delta=1e9, schedule="cosine")
+    config = Config("fc", TINY, max_epochs=3, patience=0, min_delta=1e9, schedule="cosine")
     cpu = torch.device("cpu")
     model, _ = train(config, DATA, cpu, after_epoch=lambda state: states.append(deepcopy(state)))
     steps = torch.arange(12) / 12  # of 3 epochs of 64 images in batches of 16
-    expected = P.learning_rate / 2 * (1 + (math.pi * steps).cos())
+    expected = TINY.learning_rate / 2 * (1 + (math.pi * steps).cos())
     assert rates == pytest.approx(expected.tolist(), abs=1e-9)
     again, _ = train(config, DATA, cpu, start=states[0])
     assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
@@ -111,9 +111,9 @@ def test_the_linear_vae_is_probabilistic_pca(beta, reduction):
 
 def test_what_the_linear_vae_cannot_solve():
     with pytest.raises(ValueError, match=r"beta is 0.0; .* above 0"):
-        train(Config("linear", P, beta=0), DATA, torch.device("cpu"))
+        train(Config("linear", TINY, beta=0), DATA, torch.device("cpu"))
     with pytest.raises(ValueError, match=r"at most 3×64×64"):
-        initial_model(Config("linear", P), (3, 96, 96))
+        initial_model(Config("linear", TINY), (3, 96, 96))
 
 
 @pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16", None])
@@ -146,11 +146,11 @@ SENSELESS = {
 def test_values_that_make_no_sense_are_named(field):
     for value in SENSELESS[field]:
         with pytest.raises(ValueError, match=rf"\b{field} "):
-            replace(P if hasattr(P, field) else Config("fc", P), **{field: value})
+            replace(TINY if hasattr(TINY, field) else Config("fc", TINY), **{field: value})
 
 
 def test_numbers_of_numpy_are_numbers():
-    config = Config("fc", P, seed=np.int64(3), beta=np.float32(0.5))
+    config = Config("fc", TINY, seed=np.int64(3), beta=np.float32(0.5))
     assert type(config.seed) is int and type(config.beta) is float
 
 

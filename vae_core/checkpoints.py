@@ -8,7 +8,6 @@ instead, with everything that is needed to go on. Nothing here is pickled.
 import csv
 import dataclasses
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,32 +35,21 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A finished run."""
 
-    Attributes:
-        model: with the weights of the best epoch, in evaluation mode, float32, on the CPU.
-        history: a row an epoch with the names in `HISTORY_COLUMNS`; losses in nats per image.
-        config: what the run was asked to be.
-        dataset: "name", "folder", "title", "fingerprint" and "size" of what it has learned.
-        summary: what came out: epochs, losses of the best epoch and on the test part, time.
-        record: the rest of `run.json`: training code, versions, device, precision, threads.
-        folder: where it lies.
-    """
-
-    model: VAE
-    history: History
-    config: Config
-    dataset: dict[str, Any]
-    summary: dict[str, Any]
-    record: dict[str, Any]
-    folder: Path
+    model: VAE  # with the weights of the best epoch, in evaluation mode, float32, on the CPU
+    history: History  # a row an epoch, the names in `HISTORY_COLUMNS`; losses in nats per image
+    config: Config  # what it was asked to be
+    dataset: dict[str, Any]  # name, folder, title, fingerprint and size of what it has learned
+    summary: dict[str, Any]  # what came out: epochs, losses of the best epoch and test part, time
+    record: dict[str, Any]  # the rest of run.json: training code, versions, device, precision
+    folder: Path  # where it lies
 
 
 def write_run(run: Run, precision: torch.dtype = torch.float32) -> None:
     """Write the files of a finished run, weights in `precision`, and remove its resume state.
 
-    Raises:
-        OSError: a file cannot be written; the resume state is then still there.
+    Where a file cannot be written, an OSError, the resume state is still there.
     """
     tensors = {name: t.to(precision).contiguous() for name, t in run.model.state_dict().items()}
     weights = safetensors.torch.save(tensors)
@@ -81,12 +69,10 @@ def write_run(run: Run, precision: torch.dtype = torch.float32) -> None:
 
 
 def load_run(folder: Path | str) -> Run:
-    """Read a finished run.
+    """Read a finished run; FileNotFoundError where there is none.
 
-    Raises:
-        FileNotFoundError: there is no finished run in this folder.
-        CheckpointError: a file is damaged, of a model that is not registered, or of another
-            format version; the message names it.
+    A CheckpointError names a file that is damaged, of a model that is not registered, or of another
+    format version.
     """
     folder = Path(folder)
     if not (folder / RUN).exists():
@@ -132,10 +118,8 @@ def _read_history(path: Path) -> History:
 def write_state(folder: Path, state: State, identity: dict[str, Any]) -> None:
     """Write what is needed to go on after the epoch that just ended, and its history.
 
-    `identity` says what the run was asked to be and what has trained it so far.
-
-    Raises:
-        OSError: a file cannot be written; the former state is then untouched.
+    `identity` says what the run was asked to be and what has trained it so far. Where a file cannot
+    be written, an OSError, the former state is untouched.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
     text = json.dumps({"format": FORMAT, "identity": identity, "history": state.history})
@@ -147,8 +131,7 @@ def write_state(folder: Path, state: State, identity: dict[str, Any]) -> None:
 def read_state(folder: Path) -> tuple[State, dict[str, Any]] | None:
     """Read what an unfinished training left, and its identity; None where there is nothing.
 
-    Raises:
-        CheckpointError: the state is damaged or of another format version.
+    A CheckpointError says that it is damaged or of another format version.
     """
     path = folder / STATE
     if not path.exists():
@@ -168,11 +151,8 @@ def read_state(folder: Path) -> tuple[State, dict[str, Any]] | None:
 
 
 def _write_history(folder: Path, history: History) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    write(folder / HISTORY, text.getvalue())
+    rows = [HISTORY_COLUMNS, *([row[name] for name in HISTORY_COLUMNS] for row in history)]
+    write(folder / HISTORY, "".join(",".join(map(str, row)) + "\n" for row in rows))
 
 
 def _digest(text: str, tensors: dict[str, Tensor]) -> str:

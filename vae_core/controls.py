@@ -81,24 +81,23 @@ class Controls:
             widgets.GridBox(tiles, layout=columns),
         ]
         self.box = widgets.VBox(from_top_to_bottom)
-        self.choose(explorer.name)
+        self._choose(explorer.name)
 
     def _listen(self):
-        self.name.observe(lambda change: self.choose(change.new), "value")
+        self.name.observe(lambda change: self._choose(change.new), "value")
         for place, (slider, _) in enumerate(self.moves):
-            slider.observe(partial(self.move, place), "value")
-        self.mix[0].observe(lambda change: self.change("mix", change.new), "value")
-        self.spherical.observe(lambda change: self.change("spherical", change.new), "value")
+            slider.observe(partial(self._move, place), "value")
+        self.mix[0].observe(lambda change: self._change("mix", change.new), "value")
+        self.spherical.observe(lambda change: self._change("spherical", change.new), "value")
         for end, text in self.ends.items():
-            text.observe(partial(self.go, end), "value")
+            text.observe(partial(self._go, end), "value")
         for _, button in self.draws:
-            button.on_click(lambda clicked: self.take(clicked.description))
-        self.new.on_click(lambda _: self.take(f"draw {random.randrange(1_000_000)}"))
-        self.reset.on_click(self.go_back)
-        self.others.on_click(lambda _: self.show_draws(self.first + len(self.draws)))
+            button.on_click(lambda clicked: self._take(clicked.description))
+        self.new.on_click(lambda _: self._take(f"draw {random.randrange(1_000_000)}"))
+        self.reset.on_click(self._go_back)
+        self.others.on_click(lambda _: self._show_draws(self.first + len(self.draws)))
 
-    def choose(self, name: str) -> None:
-        """Take the run of this label: its dimensions, its draws."""
+    def _choose(self, name: str) -> None:
         self.explorer.name, moves = name, self.explorer.moves[name]
         ranked = list(self.explorer.kl[name].items())
         for place, (slider, number) in enumerate(self.moves):
@@ -108,21 +107,19 @@ class Controls:
                 dimension, kl = ranked[place]
                 number.description = f"latent {dimension}, {kl:.1f} nats"
                 slider.value = moves[dimension]
-        self.show_draws(0)
-        self.show(strip=True)
+        self._show_draws(0)
+        self._show(strip=True)
 
-    def move(self, place: int, change) -> None:
-        """Move along the dimension in this place of the ranking."""
+    def _move(self, place: int, change) -> None:
         name, explorer = self.explorer.name, self.explorer
         explorer.moves[name][list(explorer.kl[name])[place]] = change.new
-        self.show()
+        self._show()
 
-    def change(self, what: str, value) -> None:
-        """Set one of the explorer's attributes."""
+    def _change(self, what: str, value) -> None:
         setattr(self.explorer, what, value)
-        self.show(strip=what == "spherical")
+        self._show(strip=what == "spherical")
 
-    def go(self, end: str, change) -> None:
+    def _go(self, end: str, change) -> None:
         """Set A or B; where that makes no sense, say so below the field."""
         try:
             self.explorer.go(**{end: change.new})
@@ -130,26 +127,23 @@ class Controls:
             self.error.value = f'<span role="alert">{escape(in_one_line(error))}</span>'
         else:
             self.error.value = ""
-            self.show(strip=True)
+            self._show(strip=True)
 
-    def take(self, draw: str) -> None:
-        """Make a draw A or B, and show it."""
+    def _take(self, draw: str) -> None:
         self.ends[self.pick.value].value = draw
         self.mix[0].value = float(ENDS.index(self.pick.value))
 
-    def go_back(self, _=None) -> None:
-        """Undo all moves along dimensions."""
+    def _go_back(self, _=None) -> None:
         for slider, _ in self.moves:
             slider.value = 0.0
 
-    def show_draws(self, first: int) -> None:
-        """Show sixteen draws, from the one with this number on."""
+    def _show_draws(self, first: int) -> None:
         self.first, model = first, self.explorer.runs[self.explorer.name].model
         for number, (picture, button) in enumerate(self.draws, start=first):
             button.description = f"draw {number}"
             picture.value = figure(imagine(model, 1, number)[0], f"draw {number}", "100%")
 
-    def show(self, strip: bool = False) -> None:
+    def _show(self, strip: bool = False) -> None:
         """Show the image, and all of the way from A to B if it is another one."""
         shown, end = self.explorer.shown, ENDS[round(self.explorer.mix)]
         width = "11em" if len(shown) > 1 else "20em"

@@ -1,15 +1,19 @@
 """Every number that is measured on a trained model."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from vae_core.data import Dataset
 from vae_core.latent import interpolate, posteriors
 from vae_core.loss import elbo, kl_per_dimension
 from vae_core.models import VAE
+
+LABELLED = 10_000  # images that a linear probe learns from, at most
 
 
 @torch.no_grad()
@@ -25,10 +29,8 @@ def evaluate(
 
     They are means over uint8 images [N, C, H, W], on any device, of the objective of the training,
     with one draw of z for each from a generator seeded with `seed`: the same call gives the same
-    numbers. The model may be in training or evaluation mode; it has no layers that differ.
-
-    Raises:
-        ValueError: there are no images, or they do not fit the model.
+    numbers. The model may be in training or evaluation mode; it has no layers that differ. Raises
+    ValueError where there are no images, or they do not fit the model.
     """
     if len(images) == 0:
         raise ValueError("there are no images to evaluate; give at least one")
@@ -114,21 +116,21 @@ def ridge_regression(
     return (test_features - mean) / deviation @ weights + targets.mean(0)
 
 
-def linear_probe(
-    features: Tensor, labels: np.ndarray, test_features: Tensor, test_labels: np.ndarray
-) -> float:
-    """Return how often a linear map reads the class off features [N, D], on test features [M, D].
+def class_accuracy(view: Callable[[Tensor], Tensor], dataset: Dataset) -> float | None:
+    """Return how often a linear probe reads the class off test images; None where none is known.
 
-    It is ridge regression onto one number a class, the largest of which is the answer. Raises
-    ValueError where labels do not fit the features.
+    It is ridge regression from the features [N, D] that `view` makes of uint8 images onto one
+    number a class, the largest of which is the answer, and learns from `LABELLED` at most.
     """
-    for rows, own in ((features, labels), (test_features, test_labels)):
-        if len(rows) != len(own):
-            raise ValueError(f"{len(own):,} labels do not fit {len(rows):,} images; give one each")
-    classes, which = np.unique(labels, return_inverse=True)
-    known, asked = (rows.double().numpy() for rows in (features, test_features))
+    try:
+        learn, _, ask = dataset.labels
+    except ValueError:
+        return None
+    seen = dataset.train[:LABELLED], dataset.test
+    known, asked = (view(images).double().numpy() for images in seen)
+    classes, which = np.unique(learn[:LABELLED], return_inverse=True)
     told = ridge_regression(known, np.eye(len(classes))[which], asked)
-    return float((classes[told.argmax(1)] == test_labels).mean())
+    return round(float((classes[told.argmax(1)] == ask).mean()), 4)
 
 
 def unevenness(model: VAE, starts: Tensor, ends: Tensor, steps: int = 10, **how) -> Tensor:

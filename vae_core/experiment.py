@@ -5,7 +5,6 @@ In a terminal: `python -m vae_core.experiment --model conv --params p1 --dataset
 
 import argparse
 import dataclasses
-import errno
 import inspect
 import platform
 import re
@@ -16,7 +15,6 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -80,11 +78,6 @@ def finished_run(*arguments: Any, **options: Any) -> Run | None:
     return _finished(folder, identity)
 
 
-def run_folder(*arguments: Any, **options: Any) -> Path:
-    """Return the folder in which `train_or_load` keeps the run of these arguments."""
-    return _asked(*arguments, **options)[1]
-
-
 def published_run(
     model: str,
     params: str | ParameterSet,
@@ -95,10 +88,8 @@ def published_run(
 ) -> Run:
     """Load a published run by the name of its data set, which need not be on this machine.
 
-    Raises:
-        ValueError: there is no such model or parameter set.
-        FileNotFoundError: there is no such run; the message lists those that there are.
-        CheckpointError: it is damaged.
+    Raises ValueError where there is no such model or parameter set, CheckpointError where the run
+    is damaged, and FileNotFoundError where there is none; the message lists those that there are.
     """
     runs = Path(checkpoints).expanduser() / "published" / dataset
     name = run_name(Config(model, parameter_set(params), seed, **options))
@@ -152,16 +143,7 @@ def set_aside(folder: Path) -> Path:
     n = 1
     while (aside := folder.with_name(f"{folder.name}.previous-{n}")).exists():
         n += 1
-    try:
-        return folder.rename(aside)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-    # A folder in the lower layer of an overlay, as in a container's image, cannot be renamed.
-    with TemporaryDirectory(prefix=".aside-", dir=folder.parent) as scratch:
-        Path(shutil.copytree(folder, Path(scratch, "copy"))).rename(aside)
-    shutil.rmtree(folder)
-    return aside
+    return Path(shutil.move(folder, aside))  # which copies what an overlay cannot rename
 
 
 def _asked(model, params, dataset, seed=0, max_epochs=100, checkpoints=CHECKPOINTS, **options):

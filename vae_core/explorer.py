@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from vae_core import figures
 from vae_core.checkpoints import Run
 from vae_core.controls import Controls
 from vae_core.data import Dataset
-from vae_core.data.files import MAX_BYTES, decode, reading
+from vae_core.data.files import decode_all, entry
 from vae_core.evaluation import posterior_statistics
 from vae_core.latent import as_bytes, between, imagine, interpolate, posterior_means, prior_draws
 from vae_core.models import VAE
@@ -31,64 +31,45 @@ def ranked_dimensions(model: VAE, n: int = 8) -> dict[int, float]:
     return {int(dimension): float(kl[dimension]) for dimension in kl.argsort(descending=True)[:n]}
 
 
-def explore(*runs: Run, dataset: Dataset | None = None, dimensions: int = 8) -> "Explorer":
-    """Show controls with which one moves through the latent spaces of runs.
-
-    Args:
-        runs: finished runs, all for images of one shape.
-        dataset: its test images can be encoded; without it, images that the first model imagines.
-        dimensions: how many sliders, for the latent dimensions with the highest KL.
-
-    Raises:
-        ValueError: there is no run, something that is no run, or the shapes differ.
-    """
-    for run in runs:
-        if not isinstance(run, Run):
-            raise ValueError(f"{run!r} is no run; give what published_run or train_or_load returns")
-    if len(shapes := {run.model.image_shape for run in runs}) != 1:
-        found = " and ".join("×".join(map(str, shape)) for shape in sorted(shapes)) or "no run"
-        raise ValueError(f"give runs for images of one shape; these are {found}")
-    named = {}
-    for run in runs:
-        label = f"{run.model.title} {run.config.params.name}, {run.dataset['title']}"
-        named[label + f", {run.folder.name}" * (label in named)] = run
-    return Explorer(named, dataset, dimensions)
-
-
 class Explorer:
-    """A place in the latent space: on the way from A to B, and from there along dimensions.
+    """A place in the latent spaces of runs: on the way from A to B, and moved along dimensions.
 
-    A and B are "draw 7" (from the prior, with seed 7), "image 7" (of `images`, encoded), or an
-    image file. The same latent means something else to each model, but the same encoded image does
-    not: where both ends are encoded images, all runs are shown.
+    A and B are "draw 7" (from the prior, with seed 7), "image 7" (a test image of the data set or,
+    without one, an image that the first model imagines, encoded), or an image file. The same latent
+    means something else to each model, but the same encoded image does not: where both ends are
+    encoded images, all runs are shown. `name`, `mix`, `spherical` and `moves` may be set.
 
-    Attributes:
-        runs: by their labels.
-        name: the label of the run that is moved; may be set.
-        mix: alpha on the way from A to B, 0 to 1; may be set.
-        spherical: whether the way is the great circle; may be set.
-        moves: by a run's label, what is added to which latent dimension; may be changed.
-        images: those that can be encoded, uint8 [N, C, H, W].
-        ends: what A and B are.
-        originals: the images that A and B encode, uint8 [C, H, W]; None for a draw.
+    Raises ValueError where there is no run, something that is no run, or the images' shapes differ.
     """
 
-    def __init__(self, runs: Mapping[str, Run], dataset: Dataset | None = None, dimensions=8):
-        self.runs, self.name = dict(runs), next(iter(runs))
-        self.mix, self.spherical = 0.0, False
-        first = self.runs[self.name].model
+    def __init__(self, *runs: Run, dataset: Dataset | None = None):
+        for run in runs:
+            if not isinstance(run, Run):
+                advice = "give what published_run or train_or_load returns"
+                raise ValueError(f"{run!r} is no run; {advice}")
+        if len(shapes := {run.model.image_shape for run in runs}) != 1:
+            found = " and ".join("×".join(map(str, shape)) for shape in sorted(shapes)) or "no run"
+            raise ValueError(f"give runs for images of one shape; these are {found}")
+        self.runs: dict[str, Run] = {}  # by their labels
+        for run in runs:
+            label = f"{run.model.title} {run.config.params.name}, {run.dataset['title']}"
+            self.runs[label + f", {run.folder.name}" * (label in self.runs)] = run
+        self.name = next(iter(self.runs))  # the label of the run that is moved
+        self.mix, self.spherical = 0.0, False  # alpha on the way from A to B; the great circle?
         with one_thread():
+            first = self.runs[self.name].model
             self.images = imagine(first, 12, seed=1) if dataset is None else dataset.test[:100]
-            self.kl = {name: ranked_dimensions(r.model, dimensions) for name, r in runs.items()}
+            self.kl = {name: ranked_dimensions(run.model) for name, run in self.runs.items()}
+        # By label, what is added to which latent dimension
         self.moves = {name: dict.fromkeys(kl, 0.0) for name, kl in self.kl.items()}
+        # What A and B are, and the images that they encode, uint8 [C, H, W]; None for a draw
         self.ends, self.originals, self._latents = {}, {}, {}
         self.go(A="draw 0", B="draw 1")
 
     def go(self, **ends: str) -> "Explorer":
         """Choose A, B or both, `go(A="draw 3", B="me.jpg")`; return the explorer, to be shown.
 
-        Raises:
-            ValueError: there is no such image, or a file cannot be read as one; nothing changes.
+        A ValueError says which image there is not or cannot be read; then nothing changes.
         """
         for end, (label, seed, image) in {end: self._find(ends[end]) for end in ends}.items():
             self.ends[end], self.originals[end] = label, image
@@ -160,19 +141,19 @@ class Explorer:
         return {**(Controls(self).box._repr_mimebundle_() if watched() else {}), **static}
 
 
+explore = Explorer  # what one calls in a notebook
+
+
 def own_image(path: str, size: int) -> Tensor:
     """Return the upright centre square of an image file, uint8 [3, size, size] in RGB.
 
-    Raises:
-        ValueError: it is missing, too large or cannot be read; one line that names it.
+    A ValueError of one line names what is missing, too large or cannot be read.
     """
-    with reading(repr(path)):
-        file = Path(path).expanduser()
-        if not file.is_file():
-            raise ValueError("there is no file of this name")
-        if file.stat().st_size > MAX_BYTES:
-            raise ValueError(f"{file.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read")
-        return torch.from_numpy(decode(file.read_bytes(), size, []).copy())
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ValueError(f"{path!r} is no file")
+    (block,) = decode_all(file, {file.name: entry(file)}, [file.name], size)
+    return torch.from_numpy(block[0])
 
 
 @contextmanager

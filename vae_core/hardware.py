@@ -10,8 +10,7 @@ import torch
 def choose_device(name: str | None = None) -> torch.device:
     """Return the device of this name, or the best there is: CUDA, then MPS, then the CPU.
 
-    Raises:
-        ValueError: this machine does not have the device that was named.
+    Raises ValueError where this machine does not have the device that was named.
     """
     works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     there = [kind for kind in works if works[kind]] + ["cpu"]

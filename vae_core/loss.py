@@ -6,17 +6,11 @@ from torch import Tensor
 
 
 class ELBO(NamedTuple):
-    """The loss and its two parts, each [N]: nats per image, one value an image.
+    """The loss and its two parts, each [N]: nats per image, one value an image."""
 
-    Attributes:
-        total: reconstruction + beta * kl, what training makes small.
-        reconstruction: the squared error of an image.
-        kl: the Kullback-Leibler divergence of the posterior from the prior.
-    """
-
-    total: Tensor
-    reconstruction: Tensor
-    kl: Tensor
+    total: Tensor  # reconstruction + beta * kl, what training makes small
+    reconstruction: Tensor  # the squared error of an image
+    kl: Tensor  # the Kullback-Leibler divergence of the posterior from the prior
 
 
 def elbo(

@@ -106,10 +106,8 @@ class ConvVAE(VAE):
     """The convolutional VAE: strided convolutions down to about 4×4, the latents, and back.
 
     Each convolution halves height and width, and the channels are 32, 64, 128 … (so three of them
-    for 32×32 and four for 64×64); transposed convolutions mirror them.
-
-    Raises:
-        ValueError: height or width is odd or below 8, so that nothing can be halved.
+    for 32×32 and four for 64×64); transposed convolutions mirror them. Raises ValueError where
+    height or width is odd or below 8, so that nothing can be halved.
     """
 
     name, title, colour = "conv", "CVAE", "#00798c"

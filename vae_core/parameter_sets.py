@@ -7,22 +7,12 @@ from vae_core.storage import number, whole_number
 
 @dataclass(frozen=True)
 class ParameterSet:
-    """What the study varies between its trainings.
+    """What the study varies between its trainings; a ValueError names a value without sense."""
 
-    Attributes:
-        name: how the set is called in notebooks, tables and folders.
-        batch_size: images in one optimizer step, at least 1.
-        learning_rate: Adam's step size, above 0 and at most 1.
-        latent_dim: dimensions of the latent space, at least 1.
-
-    Raises:
-        ValueError: a value makes no sense; the message names it.
-    """
-
-    name: str
-    batch_size: int
-    learning_rate: float
-    latent_dim: int
+    name: str  # in notebooks, tables and folders
+    batch_size: int  # images in one optimizer step, at least 1
+    learning_rate: float  # Adam's step size, above 0 and at most 1
+    latent_dim: int  # dimensions of the latent space, at least 1
 
     def __post_init__(self):
         for field in ("batch_size", "latent_dim"):

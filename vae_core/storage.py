@@ -26,10 +26,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that appears at `path` only when the block ends without an error.
 
     Until then the bytes go to `.<name>.part` beside it. Folders are created. Two processes must
-    not write one path at the same time (see `held`).
-
-    Raises:
-        OSError: the file cannot be written; the message names `path`.
+    not write one path at the same time (see `held`). An OSError names what cannot be written.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -60,10 +57,8 @@ def held(path: Path) -> Iterator[None]:
     """Hold `path` against other processes of this machine; wait while another one holds it.
 
     The lock is the operating system's, so that of a dead process is gone with it. Where the file
-    system has no locks, a line on the error stream says so and nothing is held.
-
-    Raises:
-        OSError: the lock file `.<name>.lock` cannot be written; the message names it.
+    system has no locks, a line on the error stream says so and nothing is held. An OSError names
+    the lock file, `.<name>.lock`, if it cannot be written.
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)
     try:
@@ -101,10 +96,11 @@ def code_hash(*sources: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def whole_number(name: str, value: object, least: int) -> int:
-    """Return `value` as an int; raise a ValueError that names it where it is none or too small."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value < 2**63:
-        raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}")
+def whole_number(name: str, value: object, least: int, most: int = 2**63 - 1) -> int:
+    """Return `value` as an int; raise a ValueError that names it where it is none of `least` on."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
+        bounds = f"of at least {least}" if most > 2**62 else f"from {least} to {most}"
+        raise ValueError(f"{name} is {value!r}; give a whole number {bounds}")
     return int(value)
 
 

@@ -1,7 +1,7 @@
 """Results and claims as pandas data frames."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from torch import Tensor
 
 from vae_core.checkpoints import PARTS, History, Run
 from vae_core.data import Dataset
-from vae_core.evaluation import active_dimensions, linear_probe, unevenness
+from vae_core.evaluation import active_dimensions, class_accuracy, unevenness
 from vae_core.latent import posterior_means, prior_draws
 from vae_core.models import MODELS
 from vae_core.storage import in_one_line, write
@@ -33,7 +32,6 @@ PUBLISHED = {
 BOTH = ("conv", "fc")
 LADDER = ("fc", "fc-conv", "conv-fc", "local", "conv")
 TUNING = 10  # the seed of the runs that tell which learning rate is best
-LABELLED = 10_000  # images that a linear probe learns from, at most
 LOWER_LOSS = "the CVAE reaches a lower loss"
 IDENTITY = ["dataset", "model", "params", "seed", "beta", "reduction", "schedule"]
 IDENTITY += ["batch_size", "learning_rate", "latent_dim", "max_epochs"]
@@ -121,7 +119,7 @@ def result(run: Run, dataset: Dataset | None = None) -> dict[str, Any]:
     Losses are those of the run's own objective (its `beta` and `reduction`), for the study's loss
     in nats per image; those of the training and validation part are of the best epoch. Where the
     data set is given, the active dimensions are counted over its test images, and `class_accuracy`
-    is that of a linear probe on mu, of at most `LABELLED` images, where the classes are known.
+    is that of a linear probe on mu, where the classes are known.
     `unevenness` is that of straight lines between 50 pairs of draws. Of a published run, `rounding`
     is what its rounded weights change in its test loss, and `bound` the importance-weighted bound.
     """
@@ -150,19 +148,6 @@ def result(run: Run, dataset: Dataset | None = None) -> dict[str, Any]:
     return {name: values[name] for name in COLUMNS}
 
 
-def class_accuracy(view: Callable[[Tensor], Tensor], dataset: Dataset) -> float | None:
-    """Return how often a linear probe reads the class off test images; None where none is known.
-
-    `view` makes its features [N, D] of uint8 images. It learns from `LABELLED` at most.
-    """
-    try:
-        learn, _, ask = dataset.labels
-    except ValueError:
-        return None
-    known, asked = (view(images) for images in (dataset.train[:LABELLED], dataset.test))
-    return round(linear_probe(known, learn[:LABELLED], asked, ask), 4)
-
-
 def write_results(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write rows of `result` as a table that spreadsheets read; OSError where that fails."""
     frame = pd.DataFrame(list(rows), columns=COLUMNS).astype({"active_dimensions": "Int64"})
@@ -170,12 +155,7 @@ def write_results(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_results(path: Path) -> pd.DataFrame:
-    """Read what `write_results` wrote.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no such table; the message names the file.
-    """
+    """Read what `write_results` wrote; FileNotFoundError, ValueError for what is no such table."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; make study or answer writes such a table")
     kinds = {name: str if name in TEXTS else float for name in COLUMNS}

@@ -36,34 +36,21 @@ class TrainingDiverged(RuntimeError):
 class Config:
     """Everything that decides how a training goes, but for the data.
 
-    Attributes:
-        model: a name in `MODELS`.
-        params: batch size, learning rate and latent dimensions.
-        seed: all draws of the training come from generators seeded from it.
-        max_epochs: where the training ends at the latest.
-        patience: epochs without a fall of the monitored loss after which it stops; 0: no stopping.
-        min_delta: what counts as a fall, in nats per image.
-        monitor: the loss that early stopping and the best epoch go by, "train" or "validation".
-        beta: weight of the KL term.
-        reduction: "sum" or "mean", see `elbo`.
-        precision: "float32", "bfloat16", or "auto" for what suits the hardware.
-        schedule: "constant", or "cosine" for a learning rate that falls to 0 over `max_epochs`
-            (Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts).
-
-    Raises ValueError where a value makes no sense; the message names it.
+    The schedule "cosine" is a learning rate that falls to 0 over `max_epochs` (Loshchilov & Hutter
+    2017, arXiv:1608.03983, without restarts). A ValueError names a value that makes no sense.
     """
 
-    model: str
+    model: str  # a name in `MODELS`
     params: ParameterSet
-    seed: int = 0
-    max_epochs: int = 100
-    patience: int = 5
-    min_delta: float = 0.5
-    monitor: str = "train"
-    beta: float = 1.0
-    reduction: str = "sum"
-    precision: str = "auto"
-    schedule: str = "constant"
+    seed: int = 0  # of all draws in the training
+    max_epochs: int = 100  # where it ends at the latest
+    patience: int = 5  # epochs without a fall of the monitored loss that end it; 0: no stopping
+    min_delta: float = 0.5  # what counts as a fall, in nats per image
+    monitor: str = "train"  # or "validation": the loss that stopping and the best epoch go by
+    beta: float = 1.0  # weight of the KL term
+    reduction: str = "sum"  # or "mean", see `elbo`
+    precision: str = "auto"  # what suits the hardware; or "float32", "bfloat16"
+    schedule: str = "constant"  # or "cosine"
 
     def __post_init__(self):
         for field, least in (("seed", 0), ("max_epochs", 1), ("patience", 0)):

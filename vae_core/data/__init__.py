@@ -110,11 +110,9 @@ def load_dataset(
     cannot be read, and OSError where the cache cannot be written: one line, each.
     """
     text, fraction = str(name_or_path), number("fraction", fraction, 0, 1)
-    seed, size = whole_number("seed", seed, 0), whole_number("size", size, 8)
+    seed, size = whole_number("seed", seed, 0), whole_number("size", size, 8, most=256)
     permuted = number("permuted", permuted, most=1)
     limit = None if limit is None else whole_number("limit", limit, 10)
-    if size > 256:
-        raise ValueError(f"size is {size}; give a whole number from 8 to 256")
     name = _name(text) + f"-fraction{fraction}" * (fraction < 1) + f"-limit{limit}" * bool(limit)
     name += f"-seed{seed}" * (seed != 0) + f"-{size}px" * (size != 32)
 
