@@ -133,16 +133,16 @@ plt.show()
 #
 # ## The whole plane, decoded
 #
-# Every tile is the decoded image of its place, over the middle 95 % of the autoencoder's codes
-# along each latent, and from −2.5 to 2.5 for the VAE. The circles are the
-# same as above.
+# Every tile is the decoded image of its place. Both planes hold the circles of above; the
+# autoencoder's reaches as far as the middle 95 % of its codes.
 
 
 # %%
 def plane(model, left, right, tiles=16):
     """Decode a grid of places, `tiles` along the longer side; return one image and its extent."""
     step = float((right - left).max()) / tiles
-    xs, ys = (torch.arange(float(a), float(b), step) for a, b in zip(left, right, strict=True))
+    ends = zip(left, right, strict=True)
+    xs, ys = (torch.arange(float(a), float(b) + step / 2, step) for a, b in ends)
     z = torch.stack(torch.meshgrid(xs, ys.flip(0), indexing="xy"), dim=-1)
     images = model.decode(z.view(-1, 2)).detach().view(len(ys), len(xs), 3, size, size)
     image = images.permute(0, 3, 1, 4, 2).reshape(len(ys) * size, len(xs) * size, 3)
@@ -156,9 +156,7 @@ figure, axes = figures.panels(
 )
 for axis, (name, model) in zip(axes[0], models.items(), strict=True):
     low, high = codes[name].quantile(torch.tensor([0.025, 0.975]), dim=0)
-    if name == "VAE":
-        low, high = torch.full((2,), -2.5), torch.full((2,), 2.5)
-    image, extent = plane(model, low, high)
+    image, extent = plane(model, low.clamp(max=-3.2), high.clamp(min=3.2))
     axis.imshow(image, extent=extent)
     add_circles(axis)
     axis.set(title=name, xlabel="first latent", ylabel="second latent")
@@ -225,8 +223,7 @@ print(f"for scale, draws and others that are moved by one: {own_kind(moved, draw
 # %% [markdown]
 # Inside the circle the autoencoder's codes differ from draws about as much as draws that are moved
 # by one do, the VAE's about half as much. What is wrong above all is what the picture shows: a
-# third of the autoencoder's codes, and so a third of what it knows, lies where draws hardly ever
-# come.
+# third of the autoencoder's codes lies where draws hardly ever come.
 #
 # One may object that N(0, 1) was never promised by the autoencoder. So let it choose: fit a normal
 # distribution to its codes, and draw from that one instead.
@@ -285,7 +282,8 @@ print(inspect.getsource(VAE.reparameterize))
 
 # %% [markdown]
 # and while the autoencoder pays for its squared error alone, the VAE pays for the length of its
-# message too, the KL divergence of its posterior from N(0, 1):
+# message too, the KL divergence of its posterior from N(0, 1). It is counted in *nats*, as all
+# losses here are; a nat is 1.44 bits:
 #
 # $$L(x) = \sum_i (x_i - \hat{x}_i)^2
 # + \mathrm{KL}\left(q(z \mid x) \,\|\, \mathcal{N}(0, 1)\right)$$
@@ -312,13 +310,15 @@ for name, model in [*models.items(), *large.items()]:
 #
 # ## Now you
 #
-# Choose a place on the plane, and see what each of the two makes of it. Where is the tip of the
+# Choose places on the plane, and see what each of the two makes of them. Where is the tip of the
 # autoencoder's arm, and what lies beside it? How far out can you go until an image falls apart?
 
 # %%
-place = torch.tensor([[0.5, 0.5]])
+places = [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0), (2.0, 2.0), (4.0, 4.0), (8.0, 8.0)]
 figures.image_rows(
-    {name: model.decode(place).detach() for name, model in models.items()}, "One place, decoded"
+    {name: model.decode(torch.tensor(places)).detach() for name, model in models.items()},
+    "Places on the plane, decoded",
+    [f"({x:g}, {y:g})" for x, y in places],
 )
 plt.show()
 

@@ -9,14 +9,14 @@
 # %% [markdown]
 # # Fully connected against convolutional
 #
-# **Which of the two reconstructs and imagines better?** Two variational autoencoders with one
-# parameter set, trained on the same images in the same order: one sees an image as a long list of
-# values (FC-VAE), the other through small windows that slide over it (CVAE; here that is short for
-# *convolutional* VAE, elsewhere often for *conditional*). Beside them stands a ruler: the best that
-# a *linear* encoder and decoder can do, which is solved instead of trained. These notebooks rebuild
-# a published study, which compared the two on CIFAR-10 with three *parameter sets*, p1, p2 and p3
-# (see 02). The one here is p2: batches of 128 images, Adam with a learning rate of 0.0005, 128
-# latents.
+# **Which of the two reconstructs better, and what does each imagine?** Two variational autoencoders
+# with one parameter set, trained on the same images in the same order: one sees an image as a long
+# list of values (FC-VAE), the other through small windows that slide over it (CVAE; here that is
+# short for *convolutional* VAE, elsewhere often for *conditional*). Beside them stands a yardstick:
+# the best that a *linear* encoder and decoder can do, which is solved instead of trained. These
+# notebooks rebuild a published study, which compared the two on CIFAR-10 with three *parameter
+# sets*, p1, p2 and p3 (see 02). The one here is p2: batches of 128 images, Adam with a learning
+# rate of 0.0005, 128 latents.
 
 # %% tags=["parameters"]
 params = "p2"
@@ -85,8 +85,9 @@ plt.show()
 #
 # ## What does it cost?
 #
-# All losses are means over images, in nats per image. The KL term is what a model *says* about an
-# image; the reconstruction term, the squared error summed over all values, is what remains unsaid.
+# All losses are means over images, in nats per image (a nat is 1.44 bits). The KL term is what a
+# model *says* about an image; the reconstruction term, the squared error summed over all values, is
+# what remains unsaid.
 
 # %% tags=["report"]
 pd.DataFrame(
@@ -208,11 +209,12 @@ print("negative_elbo is the loss of vae_core: the two agree on 256 test images")
 # until something can be recognised?*
 
 # %%
+steps = 200
 torch.manual_seed(seed)
 newborn = models.ConvVAE(latent_dim=128, image_shape=(3, size, size))
 optimizer = torch.optim.Adam(newborn.parameters(), lr=1e-3)
 stages = {"original": data.test[:10] / 255, "untrained": newborn.reconstruct(data.test[:10])}
-for step in range(200):
+for step in range(steps):
     indices = torch.arange(64 * step, 64 * step + 64) % len(data.train)
     batch = newborn.unit_interval(data.train[indices])
     mu, logvar = newborn.encode(batch)
@@ -221,16 +223,16 @@ for step in range(200):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    if step + 1 in (20, 60, 200):
+    if step + 1 in (20, 60, steps):
         stages[f"{step + 1} steps"] = newborn.reconstruct(data.test[:10])
 
 # %%
-figures.image_rows(stages, f"The first 200 steps of a CVAE on {data.title}, 64 images each")
+figures.image_rows(stages, f"The first {steps} steps of a CVAE on {data.title}, 64 images each")
 plt.show()
 
 # %% [markdown]
 # After 60 steps little more than a blurred mean image, after 200 a hint of outlines; colours take
-# longer.
+# longer. (`steps` is yours to raise.)
 #
 # ## How did they learn?
 #
@@ -345,7 +347,9 @@ for model, own in table.groupby("model"):
 # be had without a convolution; whether that is what gets a training there is for 06 and 07.
 #
 # So, which of the two reconstructs better? The CVAE, on both sets of images. Which imagines better?
-# Ten draws do not decide it; 09 measures how near draws are to what the models make of images.
+# Ten draws do not decide it. 09 measures how far the draws of each are from what it makes of
+# images; nothing here compares draws with the images themselves, where every model would lose by
+# its blur.
 #
 # ## Now you
 #

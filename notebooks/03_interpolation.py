@@ -96,7 +96,7 @@ for name, model in walkers.items():
         one, other, middle = (model.decode(way) for way in (starts, ends, (starts + ends) / 2))
     from_fade = (middle - (one + other) / 2).square().sum()
     share = float((from_fade / (one - other).square().sum()).sqrt())
-    print(f"{name}: half-way the walk is {share:.0%} as far from the cross-fade as end from end")
+    print(f"{name}: half-way, walk and cross-fade are {share:.0%} as far apart as the two ends")
 print("(distance between images: the root of the summed squared error; 50 pairs)")
 
 # %% [markdown]

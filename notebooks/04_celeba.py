@@ -165,7 +165,7 @@ plt.show()
 
 # %% [markdown]
 # Nothing asks a latent to mean one thing, and most change several things at once: the background's
-# brightness, the light on the face, the hair, the pose.
+# brightness, the light on the face, the hair.
 #
 # ## How many nats does each carry?
 

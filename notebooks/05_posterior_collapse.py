@@ -78,8 +78,8 @@ plt.show()
 # A latent is **active** if the posterior means of different images differ in it: if their variance
 # over the test images is above 0.01 (Burda et al. 2016). A latent that is not active says nothing
 # about the image; its posterior is nearly the prior, and its KL nearly nothing. (One that is may
-# still say very little, so those of more than 0.1 nats are counted too.) The table has one
-# ruler for all three: the squared error *summed*, the KL with its full weight, in nats per image.
+# still say very little, so those of more than 0.1 nats are counted too.) The table measures all
+# three alike: the squared error *summed*, the KL with its full weight, in nats per image.
 
 # %% tags=["report"]
 measured = {}
@@ -174,8 +174,8 @@ for label, model in list(models.items())[1:]:
 # In (a) there is nothing to walk between. Between two codes that the encoder has made, (b) walks
 # more evenly than (c), which has to jump from one kind of object to another; what either shows
 # half-way has no name. So walks do not tell a good space from a bad one. What (b) lacks are good
-# *draws*: N(0, 1) falls where no code has ever been, mostly by place and by scale:
-# [00](00_why_variational.ipynb) draws from where the codes of (b) are, and gets most of a shape.
+# *draws*: N(0, 1) falls where no code has ever been, mostly by place and by scale (the last figure
+# draws from where its codes are).
 #
 # (a) and (b) are easily taken for one failure, since both imagine nothing. They have opposite
 # causes: averaging makes the KL term far too *strong* and collapses the posterior, whereas it is a
@@ -199,22 +199,25 @@ for _, run in table[table["title"] == "CIFAR-10 (JPEG)"].iterrows():
     )
 
 # %% [markdown]
-# They are not: (a) says nothing, (b) all that 128 numbers hold, and (c) lies between. (Of
+# They are not: (a) says nothing, (b) spends nearly seven hundred nats, and (c) lies between. (Of
 # photographs (c) says more: the KL is higher, and spread over more latents.)
 #
 # ## Now you
 #
 # Make the draws smaller or larger. Is there a scale at which (b) feels at home, or does it take
-# more than a scale (00 has an answer), and when does (c) begin to exaggerate?
+# more than a scale, and when does (c) begin to exaggerate? The last row does not draw from N(0, 1)
+# but from a normal distribution with the mean and the covariance of (b)'s own codes.
 
 # %%
 scale = 2.0
 torch.manual_seed(seed)
 z = scale * torch.randn(9, model.latent_dim)
-figures.image_rows(
-    {label: model.decode(z).detach() for label, model in models.items()},
-    f"Draws from N(0, 1) times {scale:g}, decoded",
-)
+rows = {label: model.decode(z).detach() for label, model in models.items()}
+free = models["(b) sum + 0.0001 KL"]
+mu = posterior_means(free, data.test)
+own = mu.mean(0) + torch.randn(9, len(mu)) @ (mu - mu.mean(0)) / len(mu) ** 0.5
+rows["(b), from where\nits codes are"] = free.decode(own).detach()
+figures.image_rows(rows, f"Draws from N(0, 1) times {scale:g}, decoded, and draws of (b)'s own")
 plt.show()
 
 # %% [markdown]

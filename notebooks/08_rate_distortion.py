@@ -10,8 +10,8 @@
 # # Why are the images blurry, and what does sharp cost?
 #
 # Whoever trains a VAE asks this first. A VAE describes an image in nats (1 nat = 1.44 bits), and
-# leaves out whatever saves less squared error than its description costs. What is left out, the
-# decoder answers with the *mean* of all that it could have been, and a mean is blurred. The price
+# leaves out whatever saves less squared error than its description costs. For what is left out the
+# decoder can only give the *mean* of all that it could have been, and a mean is blurred. The price
 # of a nat is ours to set. It is β, the weight of the KL term (Higgins et al. 2017; Alemi et al.
 # 2018, arXiv:1711.00464).
 
@@ -96,8 +96,8 @@ plt.show()
 # %% [markdown]
 # Four networks of the same layers, trained equally often. To the first a nat costs a hundredth of a
 # squared error, and it describes each image at length; to the last it costs ten, and at that price
-# the colour is still encoded, the kind of object hardly. In between they leave out what pays least,
-# the sharpness of an edge first.
+# little more than dark or light, warm or cold is still told. In between they leave out what pays
+# least, the sharpness of an edge first.
 #
 # ## What does a nat buy?
 #
@@ -128,6 +128,9 @@ for (name, epochs), points in table.groupby(["model", "max_epochs"]):
 note = {"fontsize": 11, "color": LinearVAE.colour, "textcoords": "offset points"}
 for beta, rate, error in solved[["test_kl", "test_reconstruction"]].itertuples():
     axes[0].annotate(f"β {beta:g}", (rate, error), xytext=(-6, -15), ha="right", **note)
+at_price = table[table["beta"] == price].groupby(["model", "max_epochs"]).mean(numeric_only=True)
+label, ring = f"β = {price:g}", {"ms": 15, "mfc": "none", "mec": "black"}
+axes[0].plot(at_price["test_kl"], at_price["test_reconstruction"], "o", **ring, label=label)
 rates = np.linspace(3, 0.85 * same / price, 200)
 label = f"distortion + {price:g} · rate = {same:.0f}"
 axes[0].plot(rates, same - price * rates, "k:", label=label)
@@ -144,11 +147,12 @@ axes[0].legend(fontsize=10)
 plt.show()
 
 # %% [markdown]
-# It touches and does not cross: the linear VAE is solved (on the training images), so no
-# other linear model has a lower loss at β = 1. On axes that are not
-# logarithmic its line leaves that point with the slope −β: to the right more would be said than it
-# is worth, to the left less. A curve is a model, a point on it a taste, and *better* is a curve
-# that lies further down and to the left. One number at β = 1 compares two models at one price only.
+# It touches and does not cross: the linear VAE is solved (on the training images), so no other
+# linear model of 128 latents has a lower loss at β = 1. On axes that are not logarithmic its line
+# leaves that point with the slope −β: to the right more would be said than it is worth, to the left
+# less. A curve is a model, a point on it a taste, and *better* is a curve that lies further down
+# and to the left. One number at β = 1 (the rings) compares two models at one price only. (From β =
+# 0.1 down the linear VAE uses all its latents, and more of them would help it.)
 #
 # The right-hand panel is the same as one number: how much more each pays than a matrix at the same
 # price. (Lines are means over seeds; crosses are all seeds, one where there is no ±. A single one
@@ -165,7 +169,7 @@ plt.show()
 # %% tags=["report"]
 apart = (above["fc", longest["fc"]] - above["conv", longest["conv"]]).dropna()
 told = ", ".join(f"{nats:.1f} at β {beta:g}" for beta, nats in apart.items())
-print(f"the FC-VAE pays more than the CVAE by {told}")
+print(f"the FC-VAE pays more than the CVAE, in squared error per image, by {told}")
 
 # %% [markdown]
 # A great deal where nats are cheap, next to nothing where they are dear. Cheap nats ask for detail,
@@ -279,8 +283,8 @@ plt.show()
 # %% [markdown]
 # The fine waves go first, and the dearer the nats, the earlier: an image has most of its power in
 # coarse waves, and each is bought only if it is worth its price. The same layers that make a cloud
-# of the star when they are trained at β = 10 draw its points at β = 0.1. How much a nat buys is the
-# model's part in it: at β = 1 the CVAE has waves that the linear VAE, for as many nats, has not
+# of the star when they are trained at β = 10 draw its points at β = 0.1. How far a nat reaches
+# depends on the model: at β = 1 the CVAE has waves that the linear VAE, for as many nats, has not
 # begun with.
 #
 # ## So why not make nats cheap?
@@ -293,13 +297,13 @@ figures.image_rows(rows, f"Draws from the prior at different prices: CVAE {param
 plt.show()
 
 # %% [markdown]
-# Cheap nats are spent: the edges of the first row are sharp, but of fewer and fewer things that
-# have a name. The KL term is the price of two things, of what z says about an image and of every
-# way in which the cloud of all z differs from N(0, 1); where it is cheap, both grow. What has been
-# said at length is not guessed by a draw. [00](00_why_variational.ipynb) shows where that ends, at
-# β = 0.0001, and [09](09_holes_and_meaning.ipynb) measures it. On these shapes, with
-# the prior N(0, 1), sharp costs the imagination. Dear nats leave one blurred image of nearly
-# everything.
+# Where nats are cheap a model uses many: the edges of the first row are sharp, but of fewer and
+# fewer things that have a name. The KL term is the price of two things, of what z says about an
+# image and of every way in which the cloud of all z differs from N(0, 1); where it is cheap, both
+# grow. What has been said at length is not guessed by a draw. [05](05_posterior_collapse.ipynb)
+# shows where that ends, at β = 0.0001, and [09](09_holes_and_meaning.ipynb) measures it. On these
+# shapes, with the prior N(0, 1), sharp costs the imagination. Dear nats leave one blurred image of
+# nearly everything.
 #
 # ## Is there a β that is right?
 #
@@ -338,7 +342,7 @@ plt.show()
 # left end of their lines.) It would be further still with more latents for the linear VAE, whose
 # error is then smaller. The smaller the error that a model leaves, the lower its own β. Of the
 # three balances in [05](05_posterior_collapse.ipynb), (c), the study's, is far too dear by this
-# ruler, and (b), 0.0001, far too cheap: the likelihood asks for neither, and does not ask for
+# measure, and (b), 0.0001, far too cheap: the likelihood asks for neither, and does not ask for
 # images that are pleasant to imagine.
 #
 # ## Now you

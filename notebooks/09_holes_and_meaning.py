@@ -11,8 +11,8 @@
 #
 # Two promises of a latent space, put to the test on images whose making is known. *Every draw from
 # N(0, 1) decodes to something sensible*: then what the encoder fills and what the prior draws are
-# one cloud. *The latents know what is in the image*: then a ruler laid through them reads off its
-# colour, its place, its light.
+# one cloud. *The latents know what is in the image*: then a linear map reads its colour, its place,
+# its light off them.
 
 # %% tags=["parameters"]
 params = "p2"
@@ -175,21 +175,22 @@ print(f"\na share of {n:,} answers is uncertain by ±{1.96 * 0.5 / np.sqrt(n):.3
 # linear VAE has them, whose codes have the mean and the spread of N(0, 1) and no correlation by
 # construction: shapes are no Gaussian cloud, and no matrix makes them one. (A model is compared
 # with itself. The holes are not the decoder's doing, for the latents themselves tell of them too.
-# But asked there, the three are nearly alike: most of the CVAE's lead is its sharper painting, in
-# which there is more to be noticed.)
+# But asked there, the three are nearly alike: that the CVAE's draws are the most easily told is for
+# the most part its sharper painting, in which there is more to be noticed.)
 #
 # With a hundredth of the KL term (the sharp CVAE of 08, trained as there) the holes are everywhere,
 # and the third bar says that a single latent is no longer where N(0, 1) draws either. With next to
-# none of it, every draw is told at once (00 draws from where the codes are).
+# none of it, every draw is told at once (05 draws from where its codes are).
 #
 # ## What do the latents know?
 #
 # Every shape was drawn from factors: its kind, colour, place, size, angle (by up to 14 degrees),
 # the light (from the left to from the right). Encode images, lay a linear map from z to each
 # factor, and ask on images it has not seen. It is a draw from the posterior that is asked, which is
-# all that a decoder hears. (The means know more: even a latent that has fallen silent leans a hair
-# towards its image, and a ruler that scales each latent to 1 makes a shout of it.) *Which factors
-# do you expect to be easy, and is anything lost against the pixels themselves?*
+# all that a decoder hears. (The means know more: in a latent that is not used mu still varies with
+# the image by a tiny amount. A map that scales each latent to a standard deviation of 1 can read
+# that; in a draw noise covers it.) *Which factors do you expect to be easy, and is anything lost
+# against the pixels themselves?*
 
 
 # %%
@@ -238,11 +239,11 @@ plt.show()
 known.round(2)
 
 # %% [markdown]
-# Colour and light lie most open to a straight ruler, place in the CVAE far more than in the other
+# A linear map reads colour and light most easily, place in the CVAE far more than in the other
 # two, as if it had kept a map; in the FC-VAE everything least of all. The almost free code (KL ×
 # 0.0001) tells nearly all that the pixels (averaged to 16×16) tell, except the background. *So have
-# the others thrown the rest away?* That would be true of the ruler, not of the code. Here is one
-# that may bend, laid through the latents that a model uses:
+# the others thrown the rest away?* A map that finds little says so of itself, not of the code. Here
+# is one that may bend, with squares and waves of the latents that a model uses:
 
 # %% tags=["report"]
 bent = {}
@@ -251,22 +252,22 @@ for view, kept in laid.items():
     features = views[view][:, kept]
     told, bent[f"{view} ({features.shape[1]})"] = read_off(curved(features))
     right = (told["kind"].argmax(1) == factors["kind"][ask]).mean()
-    print(f"{view}: a bent ruler reads the kind of {right:.0%} of the images off a draw")
+    print(f"{view}: a curved map reads the kind of {right:.0%} of the images off a draw")
 pd.DataFrame(bent).round(2)
 
 # %% [markdown]
-# (In brackets: how many numbers the ruler is laid through.) The almost free code shows how much it
-# can find: an angle, say, a disc and a ring do not have. Colour is nearly all still there in all
+# (In brackets: how many numbers the map is given.) The almost free code shows how much it can find
+# (a disc and a ring have no angle, so 1 cannot be reached). Colour is nearly all still there in all
 # three, kind and place for the most part in the two networks and about half of them in the matrix.
-# Of the size and of the angle that can be found the CVAE keeps about two thirds; the FC-VAE
-# keeps less of the one and nothing of the other. A bent ruler reads the kind of nearly every image
-# off the CVAE's few latents and the FC-VAE's still fewer; both networks know more than the matrix
-# of nearly everything. What the CVAE has before the FC-VAE is geometry: place, size, angle. A ruler
-# that finds nothing need not mean that nothing is there, and no loss asks a network to lay what it
-# knows along straight lines.
+# Of the size and of the angle that can be found the CVAE keeps about two thirds; the FC-VAE keeps
+# less of the one and nothing of the other. The curved map reads the kind of nearly every image off
+# the CVAE's few latents and the FC-VAE's still fewer; both networks know more than the matrix of
+# nearly everything. What the CVAE has before the FC-VAE is geometry: place, size, angle. A map that
+# finds nothing need not mean that nothing is there, and no loss asks a network to lay what it knows
+# along straight lines.
 #
 # *And the angle: have all three thrown it away?* Perhaps each kind turns in a direction of its own,
-# and one ruler for all of them misses it. So ask each kind for itself, with a straight one:
+# and one map for all of them misses it. So ask each kind for itself, with a linear one:
 
 # %% tags=["report"]
 angles = {}
@@ -285,7 +286,7 @@ pd.DataFrame(angles).round(2)
 
 # %% [markdown]
 # Not the CVAE: of a square, a heart, a star its draws tell most of the angle. The fully connected
-# network's tell next to nothing, even where the ruler is made for one kind (but some of the star's,
+# network's tell next to nothing, even where the map is made for one kind (but some of the star's,
 # whose points are the least blurred of it). What no code and no pixel tells is the angle of a disc
 # and of a ring, which have none. (Less than 0 is worse than the mean: some 430 images a kind are
 # few to learn from.)
@@ -353,16 +354,16 @@ print(f"pixels: {right['pixels']:.1%}")
 # %% [markdown]
 # Read off mu, models with a convolutional encoder know most, 41 to 42 % at every budget; the FC-VAE
 # is two to three points below, the less the longer it has trained. (A learning rate can make as
-# much of a difference.) A straight ruler laid through the pixels gets 37 %, and so does the linear
+# much of a difference.) A linear map from the pixels gets 37 %, and so does the linear
 # VAE when nats are cheap enough for it to use all its latents. With permuted pixels every model
 # with windows, in its encoder or its decoder, knows less than in order.
 #
 # But look at what is sent. Off a draw all three tell less, the networks lose more than the matrix,
 # and it is the matrix that tells most (one training each). The encoders have *seen* more of the
-# class than the pixels lay open, and a good part of it stays behind: in latents that hardly lean,
-# whose lean the ruler can still read (it scales each to 1) and whose draws are noise. No decoder
-# ever hears of it. So a lower loss is no sign of a code that knows more of the class. No loss here
-# has asked for one.
+# class than the pixels lay open, and a good part of it stays behind, in latents whose mu hardly
+# varies: the map can still read that (it scales each to 1), but in a draw it is covered by noise.
+# No decoder ever hears of it. So over all these models a lower loss mostly goes with a better
+# reading of mu, and need not go with more that is sent: no loss here has asked for the class.
 #
 # ## Is a latent a factor?
 #
@@ -380,7 +381,8 @@ for factor, values in targets.items():
 figure, axes = figures.panels(1, "Which factor explains which latent of the CVAE?", (12, 3.8))
 shown = axes[0, 0].imshow(np.clip(list(shares.values()), 0, 1), cmap="viridis", aspect="auto")
 axes[0, 0].set_yticks(range(len(shares)), shares)
-axes[0, 0].set(xlabel="latent, the most used first")
+axes[0, 0].set_xticks(range(len(used)), used)
+axes[0, 0].set(xlabel="latent, by its number, the most used first")
 axes[0, 0].grid(visible=False)
 figure.colorbar(shown, ax=axes, label="share of its variance, linear")
 plt.show()
@@ -400,17 +402,20 @@ print(f"no factor explains more than {strongest:.2f} of a latent's variance")
 # The direction along which a factor grows is the mean of mu where it is large minus that where it
 # is small. *Does only that factor change?*
 
-# %% tags=["report"]
-model = models["CVAE"]
-start = torch.tensor(mu[5_000])
-rows = {}
-for factor in ("light", "x", "y", "size", "angle"):
+
+# %%
+def turned(image, factor, steps):
+    """Move an image's mu along the direction of a factor, so many steps, and decode."""
     values = factors[factor][learn]
     low, high = np.quantile(values, [0.2, 0.8])
     way = mu[learn][values > high].mean(0) - mu[learn][values < low].mean(0)
-    steps = torch.linspace(-2, 2, 9)[:, None] * torch.tensor(way, dtype=torch.float32)
-    rows[factor] = decoded(model, start + steps)
-labels = [f"{step:+.1f}" for step in np.linspace(-2, 2, 9)]
+    return decoded(models["CVAE"], torch.tensor(mu[image] + steps[:, None] * way).float())
+
+
+# %% tags=["report"]
+steps = np.linspace(-2, 2, 9)
+rows = {factor: turned(5_000, factor, steps) for factor in ("light", "x", "y", "size", "angle")}
+labels = [f"{step:+.1f}" for step in steps]
 figures.image_rows(rows, "One image, moved along the direction of a factor (CVAE)", labels)
 plt.show()
 
@@ -424,8 +429,21 @@ plt.show()
 #
 # ## Now you
 #
-# Give the classifier less to look at, or the probe fewer images. *How many labelled images does it
-# take to read the kind from mu, and how many from pixels? And why is a draw so much worse?*
+# Turn a knob of your own, on an image of your own: which, how far, and until what breaks?
+
+# %%
+image, factor, reach = 7, "x", 4.0
+steps = np.linspace(-reach, reach, 9)
+figures.image_rows(
+    {factor: turned(image, factor, steps)},
+    f"Image {image}, moved along the direction of {factor} (CVAE)",
+    [f"{step:+.1f}" for step in steps],
+)
+plt.show()
+
+# %% [markdown]
+# Or give the map fewer images. *How many labelled images does it take to read the kind from mu, and
+# how many from pixels? And why is a draw so much worse?* (What is sent, above, has the answer.)
 
 # %%
 labelled = 200

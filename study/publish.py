@@ -21,7 +21,12 @@ from study.pages import TEMPLATES
 from study.runs import Settings, Task, study_tasks
 from vae_core import __version__, figures, tables
 from vae_core.checkpoints import RUN, Run, load_run, write_run
-from vae_core.evaluation import evaluate, importance_weighted_bound, operations
+from vae_core.evaluation import (
+    class_accuracy,
+    evaluate,
+    importance_weighted_bound,
+    operations,
+)
 from vae_core.experiment import set_aside, training_code
 from vae_core.latent import posterior_draws, posterior_means
 from vae_core.models import MODELS
@@ -110,7 +115,7 @@ def _write_rounded(task: Task, run: Run, folder: Path) -> dict[str, Any]:
         "draws": partial(posterior_draws, model),
         "pixels": lambda images: adaptive_avg_pool2d(images / 255, min(16, data.size)).flatten(1),
     }
-    known = {of: tables.class_accuracy(view, data) for of, view in views.items()}
+    known = {of: class_accuracy(view, data) for of, view in views.items()}
     published |= {} if None in known.values() else {"class_accuracy": known}
     place = folder / run.dataset["name"] / run.folder.name
     shutil.rmtree(place, ignore_errors=True)
@@ -148,7 +153,8 @@ def results_section(results: pd.DataFrame, answers: pd.DataFrame) -> str:
 def _compared(chosen: pd.DataFrame) -> dict[str, Any]:
     """Return what the models cost, the equal budgets, and test losses by model.
 
-    They are those of images in order and permuted, after four times as long, and of few images.
+    They are those of images in order and permuted, after four times as long, and of few images;
+    `learned` are training losses after the longest trainings.
     """
     by_place = tables.by_permutation(chosen).reindex(columns=[0.0, 1.0])
     whole, share = tables.as_it_is(chosen), tables.shares(chosen, "fraction")
@@ -165,9 +171,11 @@ def _compared(chosen: pd.DataFrame) -> dict[str, Any]:
     cost = {name: operations(model) / 1e9 for name, model in both.items()}
     sizes = {name: sum(w.numel() for w in model.parameters()) for name, model in both.items()}
     weights = {name: f"{size / 1e6:.1f}" for name, size in sizes.items()}
-    budgets = tables.at_equal_budgets(whole, cost, "operations an image in all, 10⁹")
+    budgets = tables.at_equal_budgets(whole, cost, "operations per training image, all epochs, 10⁹")
     if budgets.empty:
         raise ValueError("the answer lacks budgets that are equal for both models; see make answer")
+    most = whole[whole["epochs"] == whole.groupby("model")["epochs"].transform("max")]
+    losses["learned"] = most.groupby("model")["train_loss"].agg(list)
     return {"budgets": budgets, "weights": weights, "fewest": share.min(), **losses}
 
 

@@ -115,7 +115,7 @@ def test_03_walks_are_even_and_nearly_cross_fades_but_between_shapes():
     steps = {name: [float(step) for step in ways] for name, *ways in re.findall(line, shown)}
     assert steps.pop("linear VAE, CIFAR-10")[0] == 1 and min(steps.pop("CVAE, shapes")) > 1.5
     assert len(steps) == 3 and all(1 < step < 1.5 for ways in steps.values() for step in ways)
-    line = r"(.+): half-way the walk is (\d+)% as far from the cross-fade"
+    line = r"(.+): half-way, walk and cross-fade are (\d+)% as far apart"
     apart = {name: float(share) for name, share in re.findall(line, shown)}
     assert apart.pop("linear VAE, CIFAR-10") == 0 and apart.pop("CVAE, shapes") > 30
     assert len(apart) == 3 and all(0 < share < 17 for share in apart.values())

@@ -29,10 +29,8 @@ class LinearVAE(VAE):
     Squared error + beta * KL is, up to a constant and a factor, the loss of a Gaussian decoder of
     variance beta / 2. Along the directions in which the training images vary by more than that it
     keeps them, and gives up the others (Tipping & Bishop 1999, "Probabilistic Principal Component
-    Analysis"; Lucas et al. 2019, arXiv:1911.02469). Decoded images may leave [0, 1].
-
-    Raises:
-        ValueError: the images are larger than 3×64×64, whose covariance does not fit in memory.
+    Analysis"; Lucas et al. 2019, arXiv:1911.02469). Decoded images may leave [0, 1]. A ValueError
+    says that images are larger than 3×64×64, whose covariance does not fit in memory.
     """
 
     name, title, colour = "linear", "linear VAE", "#5b5f97"
@@ -52,8 +50,7 @@ class LinearVAE(VAE):
     def fit(self, images: Tensor, beta: float) -> None:
         """Take the weights that minimize squared error + beta * KL over uint8 images [N, C, H, W].
 
-        Raises:
-            ValueError: beta is 0, so that nothing would be given up.
+        Raises ValueError where beta is 0, so that nothing would be given up.
         """
         if not beta > 0:
             raise ValueError(f"beta is {beta!r}; the {self.title} needs one above 0")
@@ -95,14 +92,14 @@ class Hybrid(VAE):
 class ConvDecoderVAE(Hybrid):
     """Fully connected on the way in, convolutional on the way out."""
 
-    name, title, colour = "fc-conv", "FC encoder, conv decoder", "#b5838d"
+    name, title, colour = "fc-conv", "FC encoder, conv decoder", "#e08e2b"
     encoding, decoding = FCVAE, ConvVAE
 
 
 class ConvEncoderVAE(Hybrid):
     """Convolutional on the way in, fully connected on the way out."""
 
-    name, title, colour = "conv-fc", "conv encoder, FC decoder", "#7d8597"
+    name, title, colour = "conv-fc", "conv encoder, FC decoder", "#8f4ea8"
     encoding, decoding = ConvVAE, FCVAE
 
 

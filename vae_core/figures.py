@@ -138,13 +138,14 @@ def loss_curves(runs: Mapping[str, Run], title: str, training: bool = True) -> F
 
 def kl_spectrum(kl: Mapping[str, Tensor], title: str) -> Figure:
     """Show the KL divergence of each latent dimension, [latent_dim] nats, largest first."""
-    figure, axes = panels(1, title, (8, 3.8))
-    for label, values in kl.items():
-        axes[0, 0].plot(np.sort(values.numpy())[::-1].clip(1e-6), label=label)
-    axes[0, 0].set(xlabel="latent dimension, the most used first", yscale="log")
-    axes[0, 0].axhline(0.1, color="black", lw=1, ls=":", label="0.1 nats")
-    axes[0, 0].set_ylabel("KL, nats per image (less than 10⁻⁶ drawn there)")
-    axes[0, 0].legend(loc="center right", bbox_to_anchor=(1, 0.65))
+    figure, axes = panels(1, title, (10, 3.8))
+    for (label, values), line in zip(kl.items(), LINES, strict=False):
+        nats = np.sort(values.numpy())[::-1].clip(1e-6)
+        axes[0, 0].plot(range(1, len(nats) + 1), nats, line, color="black", label=label)
+    axes[0, 0].axhline(0.1, color="black", lw=1, alpha=0.4, label="0.1 nats")
+    axes[0, 0].set(xlabel="rank of the latent (1: the most nats)", yscale="log")
+    axes[0, 0].set_ylabel("KL, nats per image (at least 10⁻⁶)")
+    axes[0, 0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -173,6 +174,6 @@ def ladder(losses: pd.DataFrame, linear: float, title: str) -> Figure:
         axis.axhline(linear, color=MODELS["linear"].colour, linestyle="--", label="linear VAE")
         axis.set_xticks(range(len(losses)), titles, fontsize=10)
         axis.set(ylabel="test loss, nats per image", xlim=(-0.4, len(losses) - 0.4))
-        axis.set_title("pixels permuted" if share else "pixels in order")
+        axis.set_title("pixels permuted (on another scale)" if share else "pixels in order")
         axis.legend(loc="upper left" if share else "upper right")
     return figure
