@@ -18,7 +18,8 @@
 # **95 % interval** (Student's t); a difference below **0.5 nats** is too small to matter. (Changed
 # since: the largest budget, two of the five seeds and the rates at larger budgets were added, and
 # the FC-VAE's trainings run again with the epochs that equal operations ask for.) Compute is
-# counted in operations: multiplications and additions, forwards and backwards.
+# counted in operations: multiplications and additions, forwards and backwards, of one training image
+# over all epochs.
 
 # %% tags=["parameters"]
 params = "p2"
@@ -81,7 +82,7 @@ else:
     linear = train_or_load("linear", params, data, seed).summary["test"]["loss"]
 
 # %% tags=["report"]
-unit = "operations per training image, all epochs, 10⁹"
+unit = "operations per training image, 10⁹"
 budgets = at_equal_budgets(table, {name: count / 1e9 for name, count in cost.items()}, unit)
 figure, axes = figures.panels(2, f"Test loss against compute, {title}", (13, 5.5))
 for name in cost:

@@ -171,7 +171,7 @@ def _compared(chosen: pd.DataFrame) -> dict[str, Any]:
     cost = {name: operations(model) / 1e9 for name, model in both.items()}
     sizes = {name: sum(w.numel() for w in model.parameters()) for name, model in both.items()}
     weights = {name: f"{size / 1e6:.1f}" for name, size in sizes.items()}
-    budgets = tables.at_equal_budgets(whole, cost, "operations per training image, all epochs, 10⁹")
+    budgets = tables.at_equal_budgets(whole, cost, "operations per training image, 10⁹")
     if budgets.empty:
         raise ValueError("the answer lacks budgets that are equal for both models; see make answer")
     most = whole[whole["epochs"] == whole.groupby("model")["epochs"].transform("max")]
