@@ -106,7 +106,8 @@ class ConvEncoderVAE(Hybrid):
 class LocalDown(nn.Module):
     """A convolution of kernel 4, stride 2, padding 1 with weights of its own at each place.
 
-    Maps lie as [H, W, N, C], so that a place is a matrix product; they become [H/2, W/2, N, C'].
+    Maps [N, C, H, W] become [N, C', H/2, W/2]. In between they lie as [H, W, N, C], so that a place
+    is a matrix product.
     """
 
     def __init__(self, inside: int, outside: int, size: tuple[int, int]):
@@ -118,18 +119,19 @@ class LocalDown(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Return maps of half the height and width."""
         height, width = self.size
-        padded = nn.functional.pad(maps, (0, 0, 0, 0, 1, 1, 1, 1))
+        padded = nn.functional.pad(maps.permute(2, 3, 0, 1), (0, 0, 0, 0, 1, 1, 1, 1))
         windows = [
             padded[row : row + 2 * height : 2, column : column + 2 * width : 2]
             for row in range(4)
             for column in range(4)
         ]
         windows = torch.cat(windows, dim=3).flatten(0, 1)
-        return torch.baddbmm(self.bias, windows, self.weight).unflatten(0, self.size)
+        found = torch.baddbmm(self.bias, windows, self.weight).unflatten(0, self.size)
+        return found.permute(2, 3, 0, 1)
 
 
 class LocalUp(nn.Module):
-    """Its mirror, a transposed convolution: [H, W, N, C] to [2H, 2W, N, C']."""
+    """Its mirror, a transposed convolution: [N, C, H, W] to [N, C', 2H, 2W]."""
 
     def __init__(self, inside: int, outside: int, size: tuple[int, int]):
         super().__init__()
@@ -140,9 +142,10 @@ class LocalUp(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return maps of double the height and width."""
+        maps = maps.permute(2, 3, 0, 1)
         painted = torch.bmm(maps.flatten(0, 1), self.weight)  # a window of 4×4 for each place
         painted = painted.view(*maps.shape[:3], 4, 4, -1)
-        return self.merged(self.merged(painted, 0), 1) + self.bias
+        return (self.merged(self.merged(painted, 0), 1) + self.bias).permute(2, 3, 0, 1)
 
     @staticmethod
     def merged(painted: Tensor, along: int) -> Tensor:
@@ -157,18 +160,6 @@ class LocalUp(nn.Module):
 def _uniform(*shape: int, inputs: int) -> nn.Parameter:
     # As torch draws the weights of a layer with so many inputs.
     return nn.Parameter(torch.empty(shape).uniform_(-(inputs**-0.5), inputs**-0.5))
-
-
-class Permute(nn.Module):
-    """Give a tensor another order of its axes."""
-
-    def __init__(self, *axes: int):
-        super().__init__()
-        self.axes = axes
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Return the permuted tensor."""
-        return maps.permute(self.axes)
 
 
 class LocalVAE(ConvVAE):
@@ -186,9 +177,6 @@ class LocalVAE(ConvVAE):
                     local = LocalDown if isinstance(layer, nn.Conv2d) else LocalUp
                     layers[place] = local(layer.in_channels, layer.out_channels, size)
                     size = layers[place].size
-        to_places, to_images = Permute(2, 3, 0, 1), Permute(2, 3, 0, 1)
-        self.encoder = nn.Sequential(to_places, *self.encoder[:-1], to_images, nn.Flatten())
-        self.decoder = nn.Sequential(*self.decoder[:2], to_places, *self.decoder[2:], to_images)
 
 
 for kind in (Autoencoder, LinearVAE, ConvDecoderVAE, ConvEncoderVAE, LocalVAE):
