@@ -3,19 +3,16 @@
 import base64
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from dask.base import tokenize
 from jinja2 import Environment
 from torch import Tensor, nn
 
 from study.runs import Settings, Task
-from vae_core import __version__
 from vae_core.baselines import LinearVAE
-from vae_core.checkpoints import RUN, CheckpointError, Run
+from vae_core.checkpoints import CheckpointError, Run
 from vae_core.controls import png
 from vae_core.experiment import published_run
 from vae_core.explorer import ranked_dimensions
@@ -38,7 +35,7 @@ def write_explorer(settings: Settings, tasks: list[Task], templates: Environment
 
     Of the tasks those with the study's loss, the first seed and one parameter set are shown, while
     there is room. A run that cannot be shown is left out, and a line on the error stream says
-    why. Without any run there is no page and no strip. What is up to date is not written again.
+    why. Without any run there is no page and no strip.
     """
     page, shown = settings.report / PAGE, {}
     for run in _runs(settings, tasks):
@@ -53,18 +50,13 @@ def write_explorer(settings: Settings, tasks: list[Task], templates: Environment
     first = runs[0].model
     strip = as_bytes(interpolate(first, *prior_draws(first, 2, seed=5)))
     strip = png(torch.cat([*strip], dim=-1))
-    names = ("explore.html.j2", "explore.js", "explore.css", "base.html.j2", "style.css")
-    sources = [templates.loader.get_source(templates, name)[0] for name in names]
-    records = [(run.folder / RUN).read_bytes() for run in runs]
-    made_of = tokenize(sources, Path(__file__).read_bytes(), records, __version__, [*shown])
-    if not (page.exists() and made_of.encode() in page.read_bytes()[:1000]):
-        images = _images(runs)
-        models = [_model(key, *found, images) for key, found in shown.items()]
-        pngs = {data: [*map(png, some)] for data, some in images.items()}
-        about = {"models": models, "images": pngs}
-        weights = [_half(run.model.decoder.parameters()) for run in runs]
-        template = templates.get_template("explore.html.j2")
-        write(page, template.render(made_of=made_of, about=about, weights=weights, strip=strip))
+    images = _images(runs)
+    models = [_model(key, *found, images) for key, found in shown.items()]
+    pngs = {data: [*map(png, some)] for data, some in images.items()}
+    about = {"models": models, "images": pngs}
+    weights = [_half(run.model.decoder.parameters()) for run in runs]
+    template = templates.get_template("explore.html.j2")
+    write(page, template.render(about=about, weights=weights, strip=strip))
     return strip
 
 
