@@ -69,8 +69,8 @@ reference: pair ## execute the notebooks on published runs and store their outpu
 	    --NotebookExporter.preprocessors=nbconvert.preprocessors.CoalesceStreamsPreprocessor \
 	    --ExecutePreprocessor.record_timing=False notebooks/[0-9]*.ipynb
 
-# The images are built before the notebooks run two at a time: a notebook that waits for another says
-# so, and that is no stored output.
+# The shapes are built before two notebooks ask for them at once: the one that waits says so on its
+# error stream, which no stored output has.
 test: .venv/.ready ## lint, unit tests, pair check, and nbval on the notebooks
 	$(RUN) ruff check .
 	$(RUN) ruff format --check --quiet .

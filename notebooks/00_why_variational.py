@@ -133,8 +133,8 @@ plt.show()
 #
 # ## The whole plane, decoded
 #
-# Every tile is the decoded image of its place. Both planes hold the circles of above; the
-# autoencoder's reaches as far as the middle 95 % of its codes.
+# Every tile is the decoded image of its place. Both planes show the circles of the figure
+# above; the autoencoder's reaches at least as far as the middle 95 % of its codes.
 
 
 # %%

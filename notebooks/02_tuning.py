@@ -275,9 +275,9 @@ for run in first:
 # kept; p3 ended about where p2 dipped, p1 two nats and a half above. Nor was it the seed: with p1
 # all three stopped at the same epoch. (`figures/results.csv` counts latents by the usual threshold,
 # see 05, which takes whatever varies at all for active, and so gives p3 some ninety.) The study's
-# FC-VAE with p1 seems to have got past it too, by its epochs and its loss, and we cannot say why.
-# Either way *epochs until it stopped* tells of a rule and a plateau more than of a model, and the
-# losses are those of runs that still had something to learn.
+# FC-VAE with p1 seems to have got past such a plateau, by its epochs and its loss, and we cannot
+# say why. Either way *epochs until it stopped* tells of a rule and a plateau more than of a model,
+# and the losses are those of runs that still had something to learn.
 #
 # *Would the validation loss have stopped them elsewhere?* Only an earlier stop can be seen, since
 # the histories end where the training loss ended them; – says that there was none.

@@ -14,8 +14,8 @@
 # budget, a learning rate that falls to 0 by the end of it, and each the starting rate that suits it
 # best under this schedule.
 #
-# Fixed early: what counts is the **test loss at equal compute**, as a mean over seeds with its **95
-# % interval** (Student's t); a difference below **0.5 nats** is too small to matter. (Changed
+# Fixed early: what counts is the **test loss at equal compute**, as a mean over seeds with its
+# **95 % interval** (Student's t); a difference below **0.5 nats** is too small to matter. (Changed
 # since: the largest budget, two of the five seeds and the rates at larger budgets were added, and
 # the FC-VAE's trainings run again with the epochs that equal operations ask for.) Compute is
 # counted in operations: multiplications and additions, forwards and backwards, of one training

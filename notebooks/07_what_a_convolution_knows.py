@@ -85,7 +85,7 @@ plt.show()
 # %% [markdown]
 # Five models at about the same compute. On the left, the images as they are. *Which half of the
 # CVAE is it that makes the difference?* A convolutional **decoder** behind a fully connected
-# encoder is not worth its operations: they leave it 13 epochs where the FC-VAE has 26, and the two
+# encoder just pays for its operations: they leave it 13 epochs where the FC-VAE has 26, and the two
 # end alike. A convolutional **encoder** before a fully connected decoder brings most of it. At this
 # price it is in reading an image, more than in painting one, that the windows pay. And *which
 # belief?* The fourth model looks through the same windows as the CVAE but shares no weights between
@@ -228,8 +228,9 @@ if dataset == "published":
 # worse in order, and sharing would have got the credit.)
 #
 # And the two halves of the CVAE do not add up, so their worth depends on which is exchanged first:
-# the encoder brings four nats first and more than six second, the decoder nothing that can be told
-# first, and behind an encoder that reads well it brings two.
+# the encoder brings four nats if it is the first and more than six if it is the second, the decoder
+# nothing that can be told if it is the first, and two if it is the second, behind an encoder that
+# reads well.
 #
 # The dashed line keeps all of this in proportion. At this budget every model lies above the linear
 # VAE, which cannot notice a permutation either: the figure says how fast each learns, not what it
@@ -310,8 +311,8 @@ if dataset == "published":
 # %% [markdown]
 # They part, and the dotted lines, the same losses on the training images, say why. Part of what a
 # model learns from a few images is true of those images only. With the fewest, the losses
-# of the FC-VAE and of the locally connected model on what they have never seen are thirteen nats
-# above what they have learned by heart; the CVAE's is about three.
+# of the FC-VAE and of the locally connected model on images that they have never seen are thirteen
+# nats above those on what they have learned by heart, that of the CVAE about three.
 #
 # And here is what *sharing* is worth. The locally connected model cannot be told from the CVAE
 # where there are images enough; with the fewest it is five nats behind (in between, by less than

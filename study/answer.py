@@ -21,10 +21,8 @@ GRIDS = (
     "model=conv-double max_epochs=2 learning_rate=1e-3,2e-3,4e-3 seed=10",
     "model=fc-double max_epochs=12 learning_rate=2.5e-4,5e-4,1e-3,2e-3 seed=10",
     # Equal budgets: about as many operations. The same with half and twice the width.
-    "model=conv max_epochs=8,16,32 learning_rate=2e-3 seed=0,1,2,3,4",
-    "model=fc max_epochs=26,52,104 learning_rate=5e-4 seed=0,1,2,3,4",
-    "model=conv max_epochs=64 learning_rate=2e-3 seed=0,1,2",
-    "model=fc max_epochs=208 learning_rate=5e-4 seed=0,1,2",
+    "model=conv max_epochs=8,16,32,64 learning_rate=2e-3 seed=0,1,2,3,4",
+    "model=fc max_epochs=26,52,104,208 learning_rate=5e-4 seed=0,1,2,3,4",
     "model=conv-half max_epochs=28 learning_rate=2e-3 seed=0,1,2",
     "model=fc-half max_epochs=55 learning_rate=1e-3 seed=0,1,2",
     "model=conv-double max_epochs=2 learning_rate=2e-3 seed=0,1,2",

@@ -14,7 +14,7 @@ from dask.system import CPU_COUNT
 from study.board import clock
 from vae_core.checkpoints import RUN, Run
 from vae_core.data import NAMES, facts, load_dataset
-from vae_core.experiment import finished_run, run_name, set_aside
+from vae_core.experiment import finished_run, run_folder, set_aside
 from vae_core.hardware import choose_device, choose_precision
 from vae_core.models import MODELS
 from vae_core.parameter_sets import ParameterSet, parameter_set
@@ -144,7 +144,7 @@ class Task:
 
     def folder(self, checkpoints: Path) -> Path:
         """Return where the run is trained."""
-        return checkpoints / self.arguments["dataset"].folder / run_name(self.config)
+        return run_folder(**self.arguments, checkpoints=checkpoints)
 
     def finished(self, checkpoints: Path) -> Run | None:
         """Return the run if it is there, trained or published."""

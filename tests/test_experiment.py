@@ -1,8 +1,8 @@
 import dataclasses
 import errno
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -188,12 +188,26 @@ def test_what_is_not_the_run_asked_for_is_kept_aside(
 
 def test_what_cannot_be_renamed_is_copied_aside_and_never_lost(finished, tmp_path, monkeypatch):
     (finished / "notes.txt").write_text("mine")
-    before = contents(finished)
-    monkeypatch.setattr(os, "rename", Mock(side_effect=OSError(errno.EXDEV, "of an overlay")))
+    before, rename = contents(finished), Path.rename
+
+    def refusing(number):
+        def of_an_overlay(path, target):
+            if path == finished:
+                raise OSError(number, "refused")
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", of_an_overlay)
+
+    refusing(errno.EACCES)
+    with pytest.raises(PermissionError):
+        tiny_run(tmp_path, retrain=True)
+    assert contents(finished) == before and not previous(finished).exists()
+    refusing(errno.EXDEV)
     for n in (1, 2, 3):
         tiny_run(tmp_path, retrain=True)
         assert previous(finished, n).exists()
     assert contents(previous(finished)) == before and not (finished / "notes.txt").exists()
+    assert not [path for path in finished.parent.iterdir() if path.name.startswith(".aside")]
 
 
 @pytest.mark.parametrize("there", ["finished", "interrupted"])

@@ -49,7 +49,7 @@ class Run:
 def write_run(run: Run, precision: torch.dtype = torch.float32) -> None:
     """Write the files of a finished run, weights in `precision`, and remove its resume state.
 
-    Where a file cannot be written, an OSError, the resume state is still there.
+    Where a file cannot be written (OSError), the resume state is still there.
     """
     tensors = {name: t.to(precision).contiguous() for name, t in run.model.state_dict().items()}
     weights = safetensors.torch.save(tensors)
@@ -119,7 +119,7 @@ def write_state(folder: Path, state: State, identity: dict[str, Any]) -> None:
     """Write what is needed to go on after the epoch that just ended, and its history.
 
     `identity` says what the run was asked to be and what has trained it so far. Where a file cannot
-    be written, an OSError, the former state is untouched.
+    be written (OSError), the former state is untouched.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
     text = json.dumps({"format": FORMAT, "identity": identity, "history": state.history})

@@ -5,6 +5,7 @@ In a terminal: `python -m vae_core.experiment --model conv --params p1 --dataset
 
 import argparse
 import dataclasses
+import errno
 import inspect
 import platform
 import re
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -76,6 +78,11 @@ def finished_run(*arguments: Any, **options: Any) -> Run | None:
     """Return the run that `train_or_load` would load with these arguments, or None."""
     _, folder, identity = _asked(*arguments, **options)
     return _finished(folder, identity)
+
+
+def run_folder(*arguments: Any, **options: Any) -> Path:
+    """Return the folder in which `train_or_load` keeps the run of these arguments."""
+    return _asked(*arguments, **options)[1]
 
 
 def published_run(
@@ -143,7 +150,16 @@ def set_aside(folder: Path) -> Path:
     n = 1
     while (aside := folder.with_name(f"{folder.name}.previous-{n}")).exists():
         n += 1
-    return Path(shutil.move(folder, aside))  # which copies what an overlay cannot rename
+    try:
+        return folder.rename(aside)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    # A folder in the lower layer of an overlay, as in a container's image, cannot be renamed.
+    with TemporaryDirectory(prefix=".aside-", dir=folder.parent) as scratch:
+        Path(shutil.copytree(folder, Path(scratch, "copy"))).rename(aside)
+    shutil.rmtree(folder)
+    return aside
 
 
 def _asked(model, params, dataset, seed=0, max_epochs=100, checkpoints=CHECKPOINTS, **options):

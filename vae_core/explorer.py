@@ -16,7 +16,7 @@ from vae_core import figures
 from vae_core.checkpoints import Run
 from vae_core.controls import Controls
 from vae_core.data import Dataset
-from vae_core.data.files import decode_all, entry
+from vae_core.data.files import MAX_BYTES, decode, reading
 from vae_core.evaluation import posterior_statistics
 from vae_core.latent import as_bytes, between, imagine, interpolate, posterior_means, prior_draws
 from vae_core.models import VAE
@@ -69,7 +69,7 @@ class Explorer:
     def go(self, **ends: str) -> "Explorer":
         """Choose A, B or both, `go(A="draw 3", B="me.jpg")`; return the explorer, to be shown.
 
-        A ValueError says which image there is not or cannot be read; then nothing changes.
+        A ValueError says which image does not exist or cannot be read; then nothing changes.
         """
         for end, (label, seed, image) in {end: self._find(ends[end]) for end in ends}.items():
             self.ends[end], self.originals[end] = label, image
@@ -149,11 +149,13 @@ def own_image(path: str, size: int) -> Tensor:
 
     A ValueError of one line names what is missing, too large or cannot be read.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise ValueError(f"{path!r} is no file")
-    (block,) = decode_all(file, {file.name: entry(file)}, [file.name], size)
-    return torch.from_numpy(block[0])
+    with reading(repr(path)):
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise ValueError("there is no file of this name")
+        if file.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{file.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read")
+        return torch.from_numpy(decode(file.read_bytes(), size, []).copy())
 
 
 @contextmanager

@@ -139,8 +139,8 @@ def loss_curves(runs: Mapping[str, Run], title: str, training: bool = True) -> F
 def kl_spectrum(kl: Mapping[str, Tensor], title: str) -> Figure:
     """Show the KL divergence of each latent dimension, [latent_dim] nats, largest first."""
     figure, axes = panels(1, title, (10, 3.8))
-    for (label, values), line in zip(kl.items(), LINES, strict=False):
-        nats = np.sort(values.numpy())[::-1].clip(1e-6)
+    for index, (label, values) in enumerate(kl.items()):
+        nats, line = np.sort(values.numpy())[::-1].clip(1e-6), LINES[index % len(LINES)]
         axes[0, 0].plot(range(1, len(nats) + 1), nats, line, color="black", label=label)
     axes[0, 0].axhline(0.1, color="black", lw=1, alpha=0.4, label="0.1 nats")
     axes[0, 0].set(xlabel="rank of the latent (1: the most nats)", yscale="log")

@@ -97,7 +97,7 @@ def code_hash(*sources: str) -> str:
 
 
 def whole_number(name: str, value: object, least: int, most: int = 2**63 - 1) -> int:
-    """Return `value` as an int; raise a ValueError that names it where it is none of `least` on."""
+    """Return `value` as an int; a ValueError names one that is none, or not within the bounds."""
     if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
         bounds = f"of at least {least}" if most > 2**62 else f"from {least} to {most}"
         raise ValueError(f"{name} is {value!r}; give a whole number {bounds}")

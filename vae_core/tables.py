@@ -155,7 +155,7 @@ def write_results(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_results(path: Path) -> pd.DataFrame:
-    """Read what `write_results` wrote; FileNotFoundError, ValueError for what is no such table."""
+    """Read what `write_results` wrote; FileNotFoundError where nothing is, ValueError else."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; make study or answer writes such a table")
     kinds = {name: str if name in TEXTS else float for name in COLUMNS}
