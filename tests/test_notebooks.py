@@ -12,8 +12,10 @@ import pytest
 from jupytext.compare import compare_notebooks
 from PIL import Image
 
+from vae_core.evaluation import operations
+from vae_core.models import MODELS
 from vae_core.storage import PROJECT
-from vae_core.tables import as_it_is, by_permutation, read_results, tuned
+from vae_core.tables import LADDER, as_it_is, by_permutation, read_results, tuned
 
 NOTEBOOKS = PROJECT / "notebooks"
 NAMES = sorted({path.stem for path in NOTEBOOKS.glob("[0-9]*")})  # of sources and of notebooks
@@ -160,6 +162,16 @@ def test_07_place_is_what_the_convolution_lives_on():
     lost = losses[1.0].map(np.mean) - losses[0.0].map(np.mean)
     assert lost["conv"] > 10 and abs(lost["fc"]) < 2 < lost["local"]
     assert np.mean(losses.loc["conv", 1.0]) > np.mean(losses.loc["fc", 1.0])
+
+
+def test_07_what_stands_side_by_side_has_cost_as_much():
+    rows = read_results(PROJECT / "figures" / "answer.csv")
+    rows = rows[rows["model"].isin(LADDER) & (rows["beta"] == 1)]
+    cost = {name: operations(MODELS[name](128, (3, 32, 32))) for name in LADDER}
+    for dataset, own in rows.groupby("dataset"):
+        spent = own.groupby("model")["epochs"].min()
+        spent *= spent.index.map(cost)
+        assert len(spent) > 1 and spent.max() < 1.05 * spent.min(), dataset
 
 
 def test_08_each_nat_is_worth_its_price():
