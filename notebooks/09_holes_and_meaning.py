@@ -375,7 +375,7 @@ print(f"pixels: {right['pixels']:.1%}")
 
 # %%
 mu = means["CVAE"]
-used = np.argsort(mu.var(0))[::-1][: in_use(mu.var(0), 0.01).sum()]
+used = np.argsort(mu.var(0))[::-1][: laid["CVAE"].sum()]
 shares = {}
 for factor, values in targets.items():
     predicted = ridge_regression(values[learn], mu[learn][:, used], values[ask])

@@ -21,12 +21,7 @@ from study.pages import TEMPLATES
 from study.runs import Settings, Task, study_tasks
 from vae_core import __version__, figures, tables
 from vae_core.checkpoints import RUN, Run, load_run, write_run
-from vae_core.evaluation import (
-    class_accuracy,
-    evaluate,
-    importance_weighted_bound,
-    operations,
-)
+from vae_core.evaluation import class_accuracy, evaluate, importance_weighted_bound, operations
 from vae_core.experiment import set_aside, training_code
 from vae_core.latent import posterior_draws, posterior_means
 from vae_core.models import MODELS

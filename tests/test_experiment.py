@@ -90,11 +90,6 @@ def test_ctrl_c_says_where_the_run_stands_and_loses_nothing(
     assert sorted(contents(run.folder)) == [HISTORY, RUN, WEIGHTS]
 
 
-def test_ctrl_c_in_the_program_is_exit_code_130(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "train_epoch", stop_at(1))
-    assert program(tmp_path, "--model", "conv") == 130
-
-
 @pytest.mark.parametrize(("model", "stop"), [("conv", 2), ("conv", 5), ("conv", 7), ("fc", 5)])
 def test_early_stopping_does_not_notice_an_interruption(tmp_path, monkeypatch, model, stop):
     """The best epoch is not the last one, and the waiting spans the interruption."""

@@ -3,14 +3,16 @@
 import multiprocessing
 import os
 import signal
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE, contents, outcome, tiny_run
+from helpers import PATIENCE, contents, outcome, tiny_run, wait_for
 
-from vae_core.checkpoints import HISTORY, RUN, STATE, WEIGHTS, load_run
+from vae_core.checkpoints import HISTORY, RUN, STATE, WEIGHTS, load_run, read_state
+from vae_core.experiment import main
 
 FORK = multiprocessing.get_context("fork")
 KILLED = -signal.SIGKILL
@@ -102,6 +104,24 @@ def train_and_die(checkpoints, number, log):
     tiny_run(checkpoints)
 
 
+def program(checkpoints, log):
+    sys.stderr = log.open("w", buffering=1)
+    options = "--model conv --limit 100 --max-epochs 9 --device cpu --checkpoints"
+    sys.exit(main([*options.split(), str(checkpoints)]))
+
+
+def stop_the_program(folder):
+    """Send Ctrl-C to the program in its training, and start it again; return what it said."""
+    stopped = begun(program, folder / "stopped", folder / "stopped.txt")
+    wait_for(lambda: list(folder.glob(f"stopped/*/*/{HISTORY}")))
+    os.kill(stopped.pid, signal.SIGINT)
+    stopped.join(PATIENCE)
+    kept, _ = read_state(run_folder(folder / "stopped"))
+    for name in ("stopped", "reference"):
+        assert ended(begun(program, folder / name, folder / f"{name}-again.txt")) == 0
+    return stopped.exitcode, (folder / "stopped.txt").read_text(), len(kept.history)
+
+
 # The tests
 
 
@@ -110,4 +130,12 @@ def test_killed_at_every_step_of_every_write(tmp_path, driven):
     # Three steps for each file: two a epoch, three at the end; and the state's removal.
     assert len(moments) == 3 * (2 * 2 + 3) + 1, moments
     assert set(moments) >= {f"half of .{STATE}.part", f"before {RUN}", f"before the end of {STATE}"}
+    assert_all_as_the_reference(tmp_path)
+
+
+def test_the_program_is_stopped_and_goes_on(tmp_path, driven):
+    code, said, epochs = driven(stop_the_program, tmp_path)
+    kept = f"epoch {epochs} is kept in {run_folder(tmp_path / 'stopped')}"
+    assert code == 130 and said == f"stopped; {kept}; the same call goes on from there\n"
+    assert not (tmp_path / "stopped-again.txt").read_text()
     assert_all_as_the_reference(tmp_path)

@@ -159,8 +159,6 @@ def test_retraining_begins_once_and_an_interrupted_one_goes_on(settings, capsys)
     there, before = settings.checkpoints, contents(settings.checkpoints)
     runs.begin_anew(tasks, there)
     assert [task.finished(there) for task in tasks] == [None] * 3
-    # Where its folder is, no published run takes a task's place.
-    assert all(task.folder(there).is_dir() for task in tasks)
     in_turn(tasks[:1], settings)
     anew = contents(tasks[0].folder(there))
     runs.end_anew(there)
@@ -179,6 +177,18 @@ def test_retraining_begins_once_and_an_interrupted_one_goes_on(settings, capsys)
     for name, content in before.items():  # nothing is lost
         run, _, file = name.rpartition("/")
         assert content in (after.get(name), after.get(f"{run}.previous-1/{file}"))
+
+
+def test_what_is_published_is_trained_anew_too(settings):
+    (task,) = (one for one in runs.study_tasks(settings) if (one.model, one.seed) == ("fc", 0))
+    there, table = settings.checkpoints, read_results(settings.results)
+    publish._publish_run(task, settings, there / "published", table)
+    shutil.rmtree(task.folder(there))
+    assert task.finished(there).record["published"]
+    runs.begin_anew([task], there)
+    assert task.finished(there) is None
+    in_turn([task], settings)
+    assert not task.finished(there).record["published"]
 
 
 def test_the_estimate_counts_measured_epochs_of_every_run(monkeypatch, settings):

@@ -7,7 +7,10 @@ from vae_core.storage import number, whole_number
 
 @dataclass(frozen=True)
 class ParameterSet:
-    """What the study varies between its trainings; a ValueError names one without sense."""
+    """What the study varies between its trainings.
+
+    A ValueError names a value that makes no sense.
+    """
 
     name: str  # in notebooks, tables and folders
     batch_size: int  # images in one optimizer step, at least 1

@@ -19,6 +19,7 @@ _ABOVE = Path(__file__).resolve().parents[1]
 PROJECT = _ABOVE if (_ABOVE / "pyproject.toml").exists() else Path.cwd()
 DATA = PROJECT / "data"
 CHECKPOINTS = PROJECT / "checkpoints"
+LARGEST = 2**63 - 1  # of torch's and numpy's whole numbers
 
 
 @contextmanager
@@ -96,10 +97,10 @@ def code_hash(*sources: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def whole_number(name: str, value: object, least: int, most: int = 2**63 - 1) -> int:
-    """Return `value` as an int; a ValueError names one that is none, or not within the bounds."""
+def whole_number(name: str, value: object, least: int, most: int = LARGEST) -> int:
+    """Return `value` as an int; a ValueError names what is none from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
-        bounds = f"of at least {least}" if most > 2**62 else f"from {least} to {most}"
+        bounds = f"of at least {least}" if most == LARGEST else f"from {least} to {most}"
         raise ValueError(f"{name} is {value!r}; give a whole number {bounds}")
     return int(value)
 

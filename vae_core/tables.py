@@ -155,7 +155,10 @@ def write_results(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_results(path: Path) -> pd.DataFrame:
-    """Read what `write_results` wrote; FileNotFoundError where nothing is, ValueError else."""
+    """Read what `write_results` wrote.
+
+    Raises FileNotFoundError where nothing is, and ValueError for what is no such table.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; make study or answer writes such a table")
     kinds = {name: str if name in TEXTS else float for name in COLUMNS}
