@@ -1,7 +1,7 @@
 .NOTPARALLEL:
 
-# Each setting that is given reaches Python as VAE_<NAME>, character for character: no shell and no
-# second reading by make comes between. What they mean and their defaults: study/runs.py.
+# Each setting that is given reaches Python as VAE_<NAME>, character for character, without being
+# read by a shell or a second time by make. Meanings and defaults: vae_study/settings.py.
 SETTINGS := DATASET FACES SETS SEED SEEDS MAX_EPOCHS LIMIT SIZE PRECISION RETRAIN REPORT RESULTS \
             WORKERS SCHEDULER GRID YES
 define pass
@@ -20,11 +20,11 @@ export IPYTHONDIR := $(CURDIR)/.ipython
 
 .PHONY: help report study answer sweep publish test lab pair reference bench clean
 
-# Called as a module of this python, a tool works in any folder and in a copy of it.
+# A tool that is called as a module of this Python works in any folder and in a copy of it.
 RUN := @.venv/bin/python -m
 
 help: ## print every target with a line on what it does
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile
 
 # The environment finds the packages by a path relative to itself, so that a copy of this folder
 # runs its own code.
@@ -38,21 +38,21 @@ help: ## print every target with a line on what it does
 	@for packages in .venv/lib/python*/site-packages; do echo ../../../.. > "$$packages/here.pth"; done
 	@touch $@
 
-report: .venv/.ready ## train, execute all notebooks, write report/index.html; DATASET= FACES= SETS= ...
-	$(RUN) study report
+report: .venv/.ready ## train, execute all notebooks, write report/index.html; DATASET= FACES= SETS= …
+	$(RUN) vae_study report
 
-study: .venv/.ready ## the same with seeds 0 1 2 on CIFAR-10 and CelebA, and report/results.csv
-	$(RUN) study study
+study: .venv/.ready ## make report with seeds 0 1 2 on CIFAR-10 and CelebA, and report/results.csv
+	$(RUN) vae_study study
 
-answer: .venv/.ready ## train what 06 and 07 compare, at equal budgets, and write report/answer.csv
-	$(RUN) study answer
+answer: .venv/.ready ## train what 06 to 09 compare, at equal budgets, and write report/answer.csv
+	$(RUN) vae_study answer
 
 sweep: .venv/.ready ## vary fields of a run, GRID="model=conv,fc beta=0.1,1,10": report/sweep.html, .csv
-	$(RUN) study sweep
+	$(RUN) vae_study sweep
 
-# For maintainers: what make study found becomes what the repository shows
-publish: .venv/.ready ## write weights, figures and the README's numbers; RESULTS= and the study's settings
-	$(RUN) study publish
+# For maintainers: the results of make study or make answer become what the repository shows
+publish: .venv/.ready ## publish weights, tables, figures and the README's numbers; RESULTS= and settings
+	$(RUN) vae_study publish
 
 lab: .venv/.ready ## open JupyterLab on the notebooks
 	@env -u TQDM_DISABLE .venv/bin/python -m jupyterlab --notebook-dir notebooks
@@ -62,15 +62,15 @@ lab: .venv/.ready ## open JupyterLab on the notebooks
 pair: .venv/.ready ## bring the .ipynb up to date with their .py, keeping the outputs
 	$(RUN) jupytext --quiet --to ipynb --update notebooks/[0-9]*.py
 
-# One thread, so that images are the same to the last bit whatever else the machine does
+# One thread, so that outputs are the same to the last bit whatever else the machine does
 reference: export OMP_NUM_THREADS := 1
 reference: pair ## execute the notebooks on published runs and store their outputs
 	$(RUN) nbconvert --log-level WARN --to notebook --execute --inplace --coalesce-streams \
 	    --NotebookExporter.preprocessors=nbconvert.preprocessors.CoalesceStreamsPreprocessor \
 	    --ExecutePreprocessor.record_timing=False notebooks/[0-9]*.ipynb
 
-# The shapes are built before two notebooks ask for them at once: the one that waits says so on its
-# error stream, which no stored output has.
+# The shapes are built before two notebooks need them at the same time: the one that waits would
+# print so, which no stored output has.
 test: .venv/.ready ## lint, unit tests, pair check, and nbval on the notebooks
 	$(RUN) ruff check .
 	$(RUN) ruff format --check --quiet .
@@ -82,6 +82,6 @@ test: .venv/.ready ## lint, unit tests, pair check, and nbval on the notebooks
 bench: .venv/.ready ## measure training speed against a usual notebook's recipe
 	@.venv/bin/python benchmarks/bench.py
 
-clean: ## remove the environment, caches, and report/ if make report wrote it; all else stays
+clean: ## remove the environment, caches, and report/ if make report wrote it; keep all else
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
 	@test ! -f report/.made-by-make-report || rm -rf report

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import timeit
+import types
 from functools import partial
 from itertools import islice, product
 from pathlib import Path
@@ -50,45 +51,63 @@ def main() -> None:
         configuration, model, images = options.worker
         print(json.dumps(measure(configuration, model, int(images))))
         return
-    from vae_core.hardware import processor
+    from vae_core.runs.hardware import processor
 
     machine = {"processor": processor(), "cores": os.cpu_count()}
-    several = {"in turn": [], "engine": []}
-    for repeat in range(options.repeats):
-        for name, seconds in several.items():
-            seconds.append(in_own_process(name, "", 0)["seconds"])
-            print(f"{repeat + 1}/{options.repeats} {SEVERAL} runs, {name}: {seconds[-1]:.1f} s")
-    several = {**machine, "seconds": several}
+    several = {**machine, "seconds": measure_several(options.repeats)}
     if options.several:
         results = json.loads(options.output.read_text())
         options.output.write_text(json.dumps(results | {"several": several}, indent=2) + "\n")
         print(several_line(several))
         return
-    there = [name for name in TITLES if name != "pythae" or importlib.util.find_spec(name)]
-    speeds = {model: {name: [] for name in there} for model in IMAGES}
-    peaks = []
-    for repeat in range(options.repeats):
-        peaks.append(in_own_process("peak", "conv", 0))
-        for model, images in IMAGES.items():
-            for name in there:
-                speed = in_own_process(name, model, images)["images_per_second"]
-                speeds[model][name].append(speed)
-                print(f"{repeat + 1}/{options.repeats} {model} {name}: {speed:,.0f}")
-    scaling = {model: {str(size): [] for size in SIZES} for model in IMAGES}
-    for _ in range(SIZE_REPEATS):
-        for model, size in product(IMAGES, SIZES):
-            scaling[model][str(size)].append(in_own_process("auto", model, size))
+    speeds, peak = measure_speeds(options.repeats)
     results = {
         "machine": {**machine, "python": platform.python_version()},
         "batch_size": BATCH,
         "images_per_second": speeds,
-        # What else runs on the machine can only lower it.
-        "peak": {name: max(peak[name] for peak in peaks) for name in peaks[0]},
-        "scaling": scaling,
+        "peak": peak,
+        "choice": {model: in_own_process("choice", model, 0) for model in IMAGES},
+        "scaling": measure_scaling(),
         "several": several,
     }
     options.output.write_text(json.dumps(results, indent=2) + "\n")
     print(f"\n{table(results)}\n\nwritten to {options.output}")
+
+
+def measure_several(repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of several trainings, one after the other and shared out to workers."""
+    seconds = {"in turn": [], "engine": []}
+    for repeat in range(repeats):
+        for name, times in seconds.items():
+            times.append(in_own_process(name, "", 0)["seconds"])
+            print(f"{repeat + 1}/{repeats} {SEVERAL} runs, {name}: {times[-1]:.1f} s")
+    return seconds
+
+
+def measure_speeds(repeats: int) -> tuple[dict, dict]:
+    """Return images per second by model and configuration, and the processor's peaks."""
+    installed = [name for name in TITLES if name != "pythae" or importlib.util.find_spec(name)]
+    speeds = {model: {name: [] for name in installed} for model in IMAGES}
+    peaks = []
+    for repeat in range(repeats):
+        peaks.append(in_own_process("peak", "conv", 0))
+        for model, images in IMAGES.items():
+            for name in installed:
+                speed = in_own_process(name, model, images)["images_per_second"]
+                speeds[model][name].append(speed)
+                print(f"{repeat + 1}/{repeats} {model} {name}: {speed:,.0f}")
+    # Other programs on the machine can only lower a peak.
+    peak = {name: max(measured[name] for measured in peaks) for name in peaks[0]}
+    return speeds, peak
+
+
+def measure_scaling() -> dict:
+    """Return speed and memory by model and number of images."""
+    scaling = {model: {str(size): [] for size in SIZES} for model in IMAGES}
+    for _ in range(SIZE_REPEATS):
+        for model, size in product(IMAGES, SIZES):
+            scaling[model][str(size)].append(in_own_process("auto", model, size))
+    return scaling
 
 
 def in_own_process(configuration: str, model: str, images: int) -> dict:
@@ -104,6 +123,8 @@ def measure(configuration: str, model: str, images: int) -> dict:
     """Measure one configuration in this process: images per second and peak memory in MiB."""
     if configuration == "peak":
         return machine_peak()
+    if configuration == "choice":
+        return precision_choice(model)
     if configuration in ("in turn", "engine"):
         return several_runs(configuration == "engine")
     if configuration.startswith("dataloader"):
@@ -123,37 +144,53 @@ def random_images(n: int):
     return torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8)
 
 
+def bench_config(model: str, **options):
+    """Return the configuration that is measured."""
+    from vae_core.config import Config, ParameterSet
+
+    return Config(model, ParameterSet("bench", BATCH, 5e-4, 128), **options)
+
+
 def project_speed(model: str, images: int, precision: str) -> float:
     """Time whole epochs of the project's own training; the first one warms up."""
     import torch
 
-    from vae_core.data import Dataset
-    from vae_core.parameter_sets import ParameterSet
-    from vae_core.training import Config, train
+    from vae_core.runs.hardware import choose_precision
+    from vae_core.training import train
 
-    held_out = random_images(1)
-    data = Dataset(random_images(images), held_out, held_out, "random", "random", "")
     epochs = 2 if images == max(SIZES) else 3
-    params = ParameterSet("bench", BATCH, 5e-4, 128)
-    config = Config(model, params, max_epochs=epochs, precision=precision)
-    _, history = train(config, data, torch.device("cpu"), precision)
+    config = bench_config(model, max_epochs=epochs, precision=precision)
+    device = torch.device("cpu")
+    choice = choose_precision(config, (3, 32, 32), device)
+    data = random_images(images), random_images(1)
+    _, history = train(config, *data, device, precision=choice.precision)
     return images / min(row["seconds"] for row in history[1:])
 
 
-def module_alone(name: str):
-    """Import a module of the project without its package, hence without the allocator setting."""
-    path = FOLDER.parent / "vae_core" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def precision_choice(model: str) -> dict:
+    """Measure anew which precision "auto" chooses here, and the speeds behind it."""
+    import torch
+
+    from vae_core.runs.hardware import MARGIN, measure_speeds
+
+    speeds = measure_speeds(bench_config(model), (3, 32, 32), torch.device("cpu"))
+    faster = speeds["bfloat16"] >= MARGIN * speeds["float32"]
+    return {"precision": "bfloat16" if faster else "float32", "images_per_second": speeds}
+
+
+def without_allocator_setting() -> None:
+    """Let modules of the package be imported without its `__init__`, which sets the allocator."""
+    package = types.ModuleType("vae_core")
+    package.__path__ = [str(FOLDER.parent / "vae_core")]
+    sys.modules["vae_core"] = package
 
 
 def recipe_speed(model_name: str, images: int, workers: int) -> float:
     """Time the recipe of most notebooks: PIL images, ToTensor, DataLoader, Adam, float32."""
+    without_allocator_setting()
     import torch
 
-    # As in vae_core/data/cifar10.py, which would bring the allocator setting along.
+    # As in vae_core/data/cifar10.py.
     operators = torch.library.Library("torchvision", "FRAGMENT")
     with contextlib.suppress(RuntimeError):
         operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -167,9 +204,11 @@ def recipe_speed(model_name: str, images: int, workers: int) -> float:
     dataset.targets = [0] * images
     dataset.transform, dataset.target_transform = ToTensor(), None
     loader = torch.utils.data.DataLoader(dataset, BATCH, shuffle=True, num_workers=workers)
-    model = module_alone("models").MODELS[model_name](128, (3, 32, 32))
+    from vae_core.loss import elbo
+    from vae_core.models import MODELS
+
+    model = MODELS[model_name](128, (3, 32, 32))
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
-    elbo = module_alone("loss").elbo
 
     def epoch(steps=None):
         for batch, _ in islice(loader, steps):
@@ -186,6 +225,7 @@ def recipe_speed(model_name: str, images: int, workers: int) -> float:
 
 def pythae_speed(model_name: str, images: int) -> float:
     """Time pythae's trainer with the same networks."""
+    without_allocator_setting()
     import torch
     from pythae.data.datasets import BaseDataset
     from pythae.models import VAE, VAEConfig
@@ -193,7 +233,9 @@ def pythae_speed(model_name: str, images: int) -> float:
     from pythae.models.nn import BaseDecoder, BaseEncoder
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
-    ours = module_alone("models").MODELS[model_name](128, (3, 32, 32))
+    from vae_core.models import MODELS
+
+    ours = MODELS[model_name](128, (3, 32, 32))
 
     class Encoder(BaseEncoder):
         def __init__(self):
@@ -234,27 +276,28 @@ def several_runs(engine: bool) -> dict:
     """Time some trainings of both models, shared out among workers or one after the other."""
     import torch
 
-    from study.engine import run_all
-    from study.runs import Settings
-    from vae_core.experiment import train_or_load
+    from vae_core.runs import train_or_load
+    from vae_study.engine import run_all
+    from vae_study.settings import Settings
+    from vae_study.tasks import make_task
 
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(max_epochs=2, limit=6_400, checkpoints=Path(folder))
         runs = product(("conv", "fc"), range(SEVERAL // 2))
-        tasks = [settings.task(model, "p2", "shapes", seed) for model, seed in runs]
-        asked = [task.arguments for task in tasks]  # loads the images
-        began = time.perf_counter()
+        tasks = [make_task(settings, model, "p2", "shapes", seed) for model, seed in runs]
+        arguments = [task.arguments for task in tasks]  # loads the images
+        start = time.perf_counter()
         if engine:
             run_all(tasks, settings)
         else:
             torch.set_num_threads(os.cpu_count())
-            for one in asked:
-                train_or_load(**one, checkpoints=folder)
-        return {"seconds": time.perf_counter() - began}
+            for run_arguments in arguments:
+                train_or_load(**run_arguments, checkpoints=folder)
+        return {"seconds": time.perf_counter() - start}
 
 
 def several_line(several: dict) -> str:
-    """Say how several runs at once compare with one after the other."""
+    """Return a line that compares several runs at once with one after the other."""
     in_turn, engine = (statistics.median(times) for times in several["seconds"].values())
     return (
         f"{SEVERAL} trainings of two epochs: {in_turn:.1f} s one after the other with all threads, "
@@ -269,17 +312,17 @@ def machine_peak() -> dict:
     from vae_core.evaluation import operations
     from vae_core.models import MODELS
 
-    found = {}
+    measured = {}
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.randn(4096, 4096).to(dtype)
         multiply = partial(torch.mm, matrix, matrix)
         multiply()
         seconds = timeit.repeat(multiply, number=1, repeat=3)
         name = str(dtype).removeprefix("torch.")
-        found[f"{name}_gflops"] = 2 * 4096**3 / statistics.median(seconds) / 1e9
+        measured[f"{name}_gflops"] = 2 * 4096**3 / statistics.median(seconds) / 1e9
     for name in IMAGES:
-        found[f"{name}_mflop_per_image"] = operations(MODELS[name](128, (3, 32, 32))) / 1e6
-    return found
+        measured[f"{name}_mflop_per_image"] = operations(MODELS[name](128, (3, 32, 32))) / 1e6
+    return measured
 
 
 def table(results: dict) -> str:
@@ -300,12 +343,20 @@ def table(results: dict) -> str:
                 f"| {gflops / peak[f'{dtype}_gflops']:.0%} |"
             )
     lines.append("")
+    lines.append(
+        f"matrix product: {peak['float32_gflops']:.0f} GFLOP/s in float32, "
+        f"{peak['bfloat16_gflops']:.0f} in bfloat16"
+    )
+    for model, choice in results["choice"].items():
+        chosen = choice["images_per_second"]
+        measured = ", ".join(f"{name} {speed:,.0f}" for name, speed in chosen.items())
+        lines.append(f'{model}: "auto" chooses {choice["precision"]} (images/s: {measured})')
     for model, sizes in results["scaling"].items():
         speeds = [
-            statistics.median(found["images_per_second"] for found in sizes[str(size)])
+            statistics.median(entry["images_per_second"] for entry in sizes[str(size)])
             for size in SIZES
         ]
-        memory = max(found["peak_mib"] for found in sizes[str(max(SIZES))])
+        memory = max(entry["peak_mib"] for entry in sizes[str(max(SIZES))])
         lines.append(
             f"{model}: the time per image at 50,000 images is "
             f"{speeds[0] / speeds[1]:.2f} times that at 5,000; "

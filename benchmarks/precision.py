@@ -13,9 +13,9 @@ from itertools import product
 from pathlib import Path
 
 from vae_core.data import load_dataset
-from vae_core.experiment import train_or_load
 from vae_core.models import MODELS
-from vae_core.storage import write
+from vae_core.runs import train_or_load
+from vae_core.storage import atomic_write
 
 EPOCHS, SEEDS = 12, (0, 1, 2)
 OUTPUT = Path(__file__).with_name("precision.json")
@@ -32,7 +32,7 @@ def main() -> int:
             run = train_or_load(model, params, data, seed, EPOCHS, precision=precision)
             rows[-1][precision].append(run.history[-1]["validation_loss"])
     results = {"dataset": data.title, "epochs": EPOCHS, "seeds": SEEDS, "rows": rows}
-    write(OUTPUT, json.dumps(results, indent=2) + "\n")
+    atomic_write(OUTPUT, json.dumps(results, indent=2) + "\n")
     print(table(results))
     return 0
 

@@ -33,16 +33,15 @@ import torch
 from scipy.spatial import KDTree
 
 from vae_core import figures
-from vae_core.baselines import Autoencoder
-from vae_core.data import facts, load_dataset
+from vae_core.data import dataset_info, load_dataset
 from vae_core.data.synthetic import HUES, shapes
 from vae_core.evaluation import evaluate
-from vae_core.experiment import train_or_load
-from vae_core.latent import interpolate, posterior_draws, posterior_means, prior_draws
-from vae_core.models import VAE
+from vae_core.latent import interpolate, posterior_means, posterior_samples, prior_samples
+from vae_core.models import VAE, Autoencoder
+from vae_core.runs import train_or_load
 
 # %%
-data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
+data = load_dataset(dataset, limit=limit, fraction=dataset_info(dataset).fraction, size=size)
 options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
 large = {
     "autoencoder": train_or_load("ae", "p2", data, beta=0.0, **options).model,
@@ -119,7 +118,7 @@ plt.show()
 rows = {"test images": data.test[:12]}
 for name, model in models.items():
     rows[f"{name}, test images"] = model.reconstruct(data.test[:12])
-    rows[f"{name}, draws"] = model.decode(prior_draws(model, 12, seed=3)).detach()
+    rows[f"{name}, draws"] = model.decode(prior_samples(model, 12, seed=3)).detach()
 figures.image_rows(
     rows, f"What two latents can show, and what draws from N(0, 1) show, {data.title}"
 )
@@ -209,15 +208,15 @@ def own_kind(points, others):
 
 
 # %% tags=["report"]
-points = {name: posterior_draws(model, data.test) for name, model in models.items()}
-draws = prior_draws(models["VAE"], len(data.test), seed=1)
+points = {name: posterior_samples(model, data.test) for name, model in models.items()}
+draws = prior_samples(models["VAE"], len(data.test), seed=1)
 for name, place in points.items():
     share = own_kind(place, draws)
     print(f"{name}: {share:.2f} of codes and draws have a nearest neighbour of their own kind")
     inside, drawn = (points[points.norm(dim=1) < OUTER] for points in (place, draws))
     print(f"  inside the outer circle only: {own_kind(inside, drawn):.2f}")
     print(f"  outside lie {1 - len(inside) / len(place):.0%} of the codes and 1% of the draws")
-moved = prior_draws(models["VAE"], len(data.test), seed=2) + torch.tensor([1.0, 0.0])
+moved = prior_samples(models["VAE"], len(data.test), seed=2) + torch.tensor([1.0, 0.0])
 print(f"for scale, draws and others that are moved by one: {own_kind(moved, draws):.2f}")
 
 # %% [markdown]
@@ -249,7 +248,7 @@ mu = posterior_means(plain, data.test)
 # Weighted sums of the codes: draws from the normal distribution of their mean and covariance
 own = mu.mean(0) + torch.randn(10, len(mu)) @ (mu - mu.mean(0)) / (len(mu) - 1) ** 0.5
 rows = {
-    "N(0, 1)": prior_draws(plain, 10, seed=3),
+    "N(0, 1)": prior_samples(plain, 10, seed=3),
     "a normal distribution\nof its own": own,
 }
 figures.image_rows(

@@ -9,9 +9,10 @@
 # %% [markdown]
 # # Fully connected against convolutional
 #
-# **Which of the two reconstructs better, and what does each imagine?** Two variational autoencoders
-# with one parameter set, trained on the same images in the same order: one sees an image as a long
-# list of values (FC-VAE), the other through small windows that slide over it (CVAE; here that is
+# **Which of the two reconstructs better, and what does each generate?** Two variational
+# autoencoders with one parameter set, trained on the same images in the same order: one sees an
+# image as a long list of values (FC-VAE), the other through small windows that slide over it (CVAE;
+# here that is
 # short for *convolutional* VAE, elsewhere often for *conditional*). Beside them stands a yardstick:
 # the best that a *linear* encoder and decoder can do, which is solved instead of trained. These
 # notebooks rebuild a published study, which compared the two on CIFAR-10 with three *parameter
@@ -36,15 +37,17 @@ import torch
 from matplotlib.colors import PowerNorm
 
 from vae_core import figures, models
-from vae_core.data import facts, load_dataset, synthetic
+from vae_core.data import dataset_info, load_dataset, synthetic
 from vae_core.evaluation import evaluate, posterior_statistics
-from vae_core.experiment import train_or_load
+from vae_core.intervals import format_mean_sd
 from vae_core.loss import elbo
+from vae_core.runs import train_or_load
+from vae_core.runs.results import read_results
 from vae_core.storage import PROJECT
-from vae_core.tables import read_results, spread, with_the_studys_loss
+from vae_study.claims import with_original_loss
 
 # %%
-data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
+data = load_dataset(dataset, limit=limit, fraction=dataset_info(dataset).fraction, size=size)
 options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
 fc = train_or_load("fc", params, data, **options)
 conv = train_or_load("conv", params, data, **options)
@@ -68,7 +71,7 @@ print(
 )
 
 # %% [markdown]
-# ## What do they imagine?
+# ## What do they generate?
 #
 # Nobody has drawn these. Each image is a draw from N(0, 1), the *prior*, decoded. All rows come
 # from the same ten draws, but each model has a latent space of its own, so the images of a column
@@ -143,7 +146,7 @@ print(inspect.getsource(models.ConvVAE))
 # *How large is an image on its way through the CVAE?* Send one through, layer by layer:
 
 # %%
-x = conv.model.unit_interval(data.test[:1])
+x = conv.model.to_unit_interval(data.test[:1])
 for layer in conv.model.encoder:
     x = layer(x)
     print(f"{type(layer).__name__:10} → {' × '.join(map(str, x.shape[1:]))}")
@@ -192,7 +195,7 @@ def negative_elbo(decoded, images, mu, logvar):
 # the same noise, and compare.
 
 # %%
-images = conv.model.unit_interval(data.test[:256])
+images = conv.model.to_unit_interval(data.test[:256])
 with torch.no_grad():
     mu, logvar = conv.model.encode(images)
     noise = torch.randn(mu.shape, generator=torch.Generator().manual_seed(seed))
@@ -216,7 +219,7 @@ optimizer = torch.optim.Adam(newborn.parameters(), lr=1e-3)
 stages = {"original": data.test[:10] / 255, "untrained": newborn.reconstruct(data.test[:10])}
 for step in range(steps):
     indices = torch.arange(64 * step, 64 * step + 64) % len(data.train)
-    batch = newborn.unit_interval(data.train[indices])
+    batch = newborn.to_unit_interval(data.train[indices])
     mu, logvar = newborn.encode(batch)
     z = reparameterize(mu, logvar, torch.randn_like(mu))
     loss = negative_elbo(newborn.decode(z), batch, mu, logvar).mean()
@@ -332,12 +335,13 @@ print("nats per image\n" + pd.DataFrame(rows).transpose().to_string())
 # photographs: CIFAR-10 (JPEG), which is CIFAR-10 re-encoded as JPEG, the copy that was at hand.
 
 # %%
-table = with_the_studys_loss(read_results(PROJECT / "figures" / "results.csv"))
+table = with_original_loss(read_results(PROJECT / "figures" / "results.csv"))
 table = table[(table["title"] == "CIFAR-10 (JPEG)") & (table["params"] == params)]
 for model, own in table.groupby("model"):
     loss, reconstruction, kl = (own[f"test_{part}"] for part in ("loss", "reconstruction", "kl"))
-    parts = f"reconstruction {spread(reconstruction)}, KL {spread(kl)}"
-    print(f"{models.MODELS[model].title}: test loss {spread(loss)} ({parts}; seeds: {len(own)})")
+    parts = f"reconstruction {format_mean_sd(reconstruction)}, KL {format_mean_sd(kl)}"
+    seeds = f"seeds: {len(own)}"
+    print(f"{models.MODELS[model].title}: test loss {format_mean_sd(loss)} ({parts}; {seeds})")
 
 # %% [markdown]
 # The models differ by far more than the seeds do. Why they differ is another question: these runs
@@ -361,7 +365,7 @@ index, temperatures = 7, [0.0, 0.5, 1.0, 2.0, 4.0]
 rows = {}
 for name, model in trained.items():
     with torch.no_grad():
-        mu, logvar = model.encode(model.unit_interval(data.test[index % len(data.test)][None]))
+        mu, logvar = model.encode(model.to_unit_interval(data.test[index % len(data.test)][None]))
     noise = torch.randn(mu.shape, generator=torch.Generator().manual_seed(seed))
     rows[name] = torch.cat(
         [model.decode(mu + t * noise * torch.exp(0.5 * logvar)).detach() for t in temperatures]

@@ -30,35 +30,32 @@ import numpy as np
 import pandas as pd
 
 from vae_core import figures
-from vae_core.data import facts, load_dataset
-from vae_core.evaluation import posterior_statistics
-from vae_core.experiment import published_run, train_or_load
-from vae_core.latent import imagine
+from vae_core.config import parameter_set
+from vae_core.data import dataset_info, load_dataset
+from vae_core.evaluation import oscillation, posterior_statistics
+from vae_core.intervals import format_mean_sd, welch_difference
+from vae_core.latent import generate
 from vae_core.models import MODELS
-from vae_core.parameter_sets import parameter_set
+from vae_core.runs import published_run, train_or_load
+from vae_core.runs.results import read_results, result_row
 from vae_core.storage import PROJECT
-from vae_core.tables import (
-    PUBLISHED,
-    claims_table,
-    difference,
-    oscillation,
-    read_results,
-    result,
-    results_table,
-    spread,
-    with_the_studys_loss,
-)
 from vae_core.training import best_epoch, stopping_epoch
+from vae_study.claims import (
+    ORIGINAL_RESULTS,
+    claims_table,
+    results_table,
+    with_original_loss,
+)
 
 # %%
 sets = params.split()
 if dataset == "published":
     title = "CIFAR-10 (JPEG)"
-    table = with_the_studys_loss(read_results(PROJECT / "figures" / "results.csv"))
+    table = with_original_loss(read_results(PROJECT / "figures" / "results.csv"))
     table = table[table["title"] == title]
     runs = [published_run(model, name, "cifar10-jpeg") for name in sets for model in ("fc", "conv")]
 else:
-    data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
+    data = load_dataset(dataset, limit=limit, fraction=dataset_info(dataset).fraction, size=size)
     title = data.title
     options = {"max_epochs": max_epochs, "precision": precision}
     runs = [
@@ -68,7 +65,7 @@ else:
         for number in seeds.replace(",", " ").split()
     ]
     solved = [train_or_load("linear", name, data, seed, **options) for name in sets]
-    table = pd.DataFrame([result(run) for run in [*runs, *solved]])
+    table = pd.DataFrame([result_row(run) for run in [*runs, *solved]])
 first = [run for run in runs if run.config.seed == runs[0].config.seed]
 counted = f"seeds {', '.join(map(str, sorted(table['seed'].unique())))}"
 
@@ -80,8 +77,9 @@ def by_set(axis, column, published):
         for model, side in (("fc", -0.12), ("conv", 0.12)):
             chosen = table[(table["params"] == name) & (table["model"] == model)]
             figures.seed_dots(axis, place + side, chosen[column].tolist(), model)
-            if (name, model) in PUBLISHED:
-                level, colour = PUBLISHED[name, model][published], MODELS[model].colour
+            if (name, model) in ORIGINAL_RESULTS:
+                level = ORIGINAL_RESULTS[name, model][published]
+                colour = MODELS[model].colour
                 axis.plot(place + side, level, "s", mfc="none", color=colour)
     axis.set_xticks(range(len(sets)), sets)
     axis.set_xlabel("parameter set")
@@ -140,7 +138,7 @@ pd.DataFrame([vars(parameter_set(name)) for name in sets]).set_index("name")
 results_table(table)
 
 # %% [markdown]
-# ## What do they imagine?
+# ## What do they generate?
 #
 # The study says that p2 gives the most coherent images of the FC-VAE. *Which rows are the FC-VAE's,
 # and which of them is p2?* The rows come in an order drawn by lot; the cell below has the key.
@@ -195,7 +193,7 @@ plt.show()
 def long_enough(values):
     """Say how the runs oscillate that are long enough to be measured."""
     values = values.dropna()
-    return spread(values, 2) if len(values) else "–"
+    return format_mean_sd(values, 2) if len(values) else "–"
 
 
 oscillating = table.groupby(["params", "model"])["oscillation"].apply(long_enough).unstack()
@@ -262,7 +260,7 @@ for run, gains in zip(first, gained, strict=True):
 
 # %% tags=["report"]
 for run in first:
-    kl = posterior_statistics(run.model, imagine(run.model, 2000))["kl"]
+    kl = posterior_statistics(run.model, generate(run.model, 2000))["kl"]
     used, share = int((kl > 0.1).sum()), kl[kl > 0.1].sum() / kl.sum()
     name, model = run.config.params.name, run.model
     ends = table[(table["params"] == name) & (table["model"] == model.name)]["epochs"]
@@ -330,9 +328,9 @@ if dataset == "published":
         ("test_loss", ("p3", "fc"), p2),
         ("epochs", p2, ("p2", "conv")),
     ):
-        found = difference(of.loc[larger, column], of.loc[smaller, column])
+        found = welch_difference(of.loc[larger, column], of.loc[smaller, column])
         told = " − ".join(" ".join(name) for name in (larger, smaller))
-        print(f"- {column.replace('_', ' ')}, {told}: {found}, p = {found.p:.3f}")
+        print(f"- {column.replace('_', ' ')}, {told}: {found}, p = {found.p_value:.3f}")
 
 # %% [markdown]
 # The interval of the epochs with p2 does: asked alone it would be enough, as one of three it is

@@ -31,11 +31,11 @@ import torch
 from scipy.stats import chi2
 
 from vae_core import figures
-from vae_core.data import facts, load_dataset
+from vae_core.data import dataset_info, load_dataset
 from vae_core.evaluation import unevenness
-from vae_core.experiment import published_run, train_or_load
-from vae_core.latent import imagine, interpolate, posterior_means, prior_draws, slerp
-from vae_core.tables import spread
+from vae_core.intervals import format_mean_sd
+from vae_core.latent import generate, interpolate, posterior_means, prior_samples, slerp
+from vae_core.runs import published_run, train_or_load
 
 # %%
 if dataset == "published":
@@ -45,9 +45,9 @@ if dataset == "published":
         "FC-VAE, CIFAR-10": published_run("fc", params, "cifar10-jpeg", seed),
     }
     first, title = runs["CVAE, faces"].model, "CelebA (first 9,000)"
-    images, kind = imagine(first, 100, seed + 2), "imagined"
+    images, kind = generate(first, 100, seed + 2), "imagined"
 else:
-    data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
+    data = load_dataset(dataset, limit=limit, fraction=dataset_info(dataset).fraction, size=size)
     options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
     runs = {
         "CVAE": train_or_load("conv", params, data, **options),
@@ -78,7 +78,7 @@ plt.show()
 # apart?* Below them the same for the CVAE of the built-in shapes.
 
 # %% tags=["report"]
-z, draws = prior_draws(first, 10, seed), prior_draws(shapes, 2, 3)
+z, draws = prior_samples(first, 10, seed), prior_samples(shapes, 2, 3)
 alpha = torch.linspace(0, 1, 10).view(-1, 1, 1, 1)
 rows = {}
 for name, model, ends in ((title, first, z[:2]), ("stored CVAE of shapes", shapes, draws)):
@@ -91,7 +91,7 @@ plt.show()
 # %% tags=["report"]
 walkers = {**models, "CVAE, shapes": shapes, "linear VAE, CIFAR-10": linear}
 for name, model in walkers.items():
-    starts, ends = (prior_draws(model, 50, seed) for seed in (1, 2))
+    starts, ends = (prior_samples(model, 50, seed) for seed in (1, 2))
     with torch.no_grad():
         one, other, middle = (model.decode(way) for way in (starts, ends, (starts + ends) / 2))
     from_fade = (middle - (one + other) / 2).square().sum()
@@ -138,7 +138,7 @@ axes[0, 0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %%
-starts, ends = prior_draws(first, 100, 1), prior_draws(first, 100, 2)
+starts, ends = prior_samples(first, 100, 1), prior_samples(first, 100, 2)
 circle = [slerp(one, other, torch.tensor([[0.5]])) for one, other in zip(starts, ends, strict=True)]
 with torch.no_grad():
     middles = {
@@ -179,9 +179,9 @@ plt.show()
 
 # %% tags=["report"]
 for name, model in walkers.items():
-    starts, ends = (prior_draws(model, 50, seed) for seed in (1, 2))
-    straight = spread(unevenness(model, starts, ends).tolist(), 2)
-    around = spread(unevenness(model, starts, ends, spherical=True).tolist(), 2)
+    starts, ends = (prior_samples(model, 50, seed) for seed in (1, 2))
+    straight = format_mean_sd(unevenness(model, starts, ends).tolist(), 2)
+    around = format_mean_sd(unevenness(model, starts, ends, spherical=True).tolist(), 2)
     print(f"{name}: largest over mean step {straight} straight, {around} spherical (50 pairs)")
 
 # %% [markdown]
@@ -231,7 +231,7 @@ plt.show()
 here, there, spherical = 11, 12, True
 walks = {}
 for name, model in models.items():
-    ends = (prior_draws(model, 1, number)[0] for number in (here, there))
+    ends = (prior_samples(model, 1, number)[0] for number in (here, there))
     walks[name] = interpolate(model, *ends, spherical=spherical)
 way = "around" if spherical else "straight"
 figures.strips(walks, f"From the draw of seed {here} to that of seed {there}, {way}")

@@ -29,28 +29,30 @@ import pandas as pd
 import torch
 
 from vae_core import figures
-from vae_core.data import facts, load_dataset, synthetic
+from vae_core.data import dataset_info, load_dataset, synthetic
 from vae_core.evaluation import evaluate, posterior_statistics
-from vae_core.experiment import published_run, train_or_load
-from vae_core.latent import imagine, posterior_means, traverse
+from vae_core.intervals import format_mean_sd
+from vae_core.latent import generate, posterior_means, traverse
 from vae_core.models import MODELS
+from vae_core.runs import published_run, train_or_load
+from vae_core.runs.results import read_results
 from vae_core.storage import PROJECT
-from vae_core.tables import read_results, spread, with_the_studys_loss
+from vae_study.claims import with_original_loss
 
 # %%
 if dataset == "published":
     run, solved = (published_run(name, params, "celeba-9k", seed) for name in ("conv", "linear"))
     title, kind = run.dataset["title"], "imagined"
-    images = imagine(run.model, 500, seed + 1)
+    images = generate(run.model, 500, seed + 1)
 else:
-    data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
+    data = load_dataset(dataset, limit=limit, fraction=dataset_info(dataset).fraction, size=size)
     options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
     run, solved = (train_or_load(name, params, data, **options) for name in ("conv", "linear"))
     title, kind, images = data.title, "test", data.test
 model = run.model
 
 # %% tags=["report"]
-faces = imagine(model, 24, seed)
+faces = generate(model, 24, seed)
 figures.image_grid(faces, f"Faces of nobody: CVAE {params}, {title}", 8)
 plt.show()
 
@@ -78,10 +80,10 @@ print(
 
 # %% tags=["report"]
 table = read_results(PROJECT / "figures" / "results.csv")
-table = with_the_studys_loss(table[table["params"] == "p2"])
+table = with_original_loss(table[table["params"] == "p2"])
 rows = {}
 for (of, name), own in table[table["model"] != "fc"].groupby(["title", "model"], sort=False):
-    parts = {part: spread(own[f"test_{part}"]) for part in ("loss", "reconstruction", "kl")}
+    parts = {part: format_mean_sd(own[f"test_{part}"]) for part in ("loss", "reconstruction", "kl")}
     rows[f"{MODELS[name].title}, {of}"] = {"seeds": len(own), **parts}
 pd.DataFrame(rows).transpose()
 
@@ -100,13 +102,13 @@ both = {"CVAE": model, "linear VAE": solved.model}
 drawn, _ = synthetic.faces(200, seed=3, size=size)
 rows = {"drawn faces": drawn[:10] / 255}
 rows |= {f"{name}: reconstructed": one.reconstruct(drawn[:10]) for name, one in both.items()}
-rows |= {f"{name}: imagined": imagine(one, 10, seed + 2) for name, one in both.items()}
+rows |= {f"{name}: imagined": generate(one, 10, seed + 2) for name, one in both.items()}
 figures.image_rows(rows, f"A CVAE and a linear VAE of {title}")
 plt.show()
 
 # %% [markdown]
 # Not in what they reconstruct: the matrix even keeps more of the drawn faces' colours, which no
-# photograph has. In what they imagine, a little: the CVAE's faces have more of an edge, and hair
+# photograph has. In what they generate, a little: the CVAE's faces have more of an edge, and hair
 # and light that go together; the matrix adds up directions that know nothing of each other, and
 # some of its faces have a ghost behind them.
 #
@@ -136,7 +138,7 @@ figures.reconstructions(
 )
 plt.show()
 few = images[:200]
-shown = (model.reconstruct(few) - model.unit_interval(few)).square().sum((1, 2, 3)).mean()
+shown = (model.reconstruct(few) - model.to_unit_interval(few)).square().sum((1, 2, 3)).mean()
 drawn_z, real = evaluate(model, few)["reconstruction"], test["reconstruction"]
 print(f"squared error of {kind} images, z the posterior mean, as shown: {shown:.1f}")
 print(f"z a draw from the posterior, as in the loss: {drawn_z:.1f}, of test images {real:.1f}")
@@ -183,7 +185,7 @@ print(
 )
 if dataset == "published":
     real = table[(table["model"] == "conv") & (table["title"] == title)]["active_dimensions"]
-    print(f"active on real test images: {spread(real, 0)} (all seeds)")
+    print(f"active on real test images: {format_mean_sd(real, 0)} (all seeds)")
 
 # %% [markdown]
 # The line falls off a cliff. What is left of it carries next to nothing, though the usual threshold

@@ -37,16 +37,17 @@ import pandas as pd
 import torch
 
 from vae_core import figures
-from vae_core.data import facts, load_dataset
+from vae_core.data import dataset_info, load_dataset
 from vae_core.evaluation import active_dimensions, evaluate, posterior_statistics, unevenness
-from vae_core.experiment import train_or_load
+from vae_core.intervals import format_mean_sd
 from vae_core.latent import interpolate, posterior_means
 from vae_core.loss import elbo
+from vae_core.runs import train_or_load
+from vae_core.runs.results import read_results
 from vae_core.storage import PROJECT
-from vae_core.tables import read_results, spread
 
 # %%
-data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
+data = load_dataset(dataset, limit=limit, fraction=dataset_info(dataset).fraction, size=size)
 options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
 runs = {
     "(a) mean + KL": train_or_load("conv", params, data, reduction="mean", **options),
@@ -86,7 +87,7 @@ measured = {}
 for label, model in models.items():
     losses, few = evaluate(model, data.test), data.test[:500]
     decoded = model.reconstruct(few).detach()
-    from_mean = (decoded - model.unit_interval(few)).square().sum((1, 2, 3)).mean()
+    from_mean = (decoded - model.to_unit_interval(few)).square().sum((1, 2, 3)).mean()
     kl = posterior_statistics(model, data.test)["kl"]
     measured[label] = {
         "squared error": f"{losses['reconstruction']:.1f}",
@@ -140,7 +141,7 @@ plt.show()
 
 # %%
 with torch.no_grad():
-    images = models["(c) sum + KL"].unit_interval(data.test[:100])
+    images = models["(c) sum + KL"].to_unit_interval(data.test[:100])
     decoded, mu, logvar = models["(c) sum + KL"](images, torch.Generator().manual_seed(seed))
     summed = elbo(decoded, images, mu, logvar).total
     averaged = elbo(decoded, images, mu, logvar, beta=1 / values, reduction="mean").total
@@ -167,7 +168,7 @@ plt.show()
 for label, model in list(models.items())[1:]:
     means = posterior_means(model, data.test[:100])
     starts, arrivals = means[::2], means[1::2]
-    steps = spread(unevenness(model, starts[: len(arrivals)], arrivals).tolist(), 2)
+    steps = format_mean_sd(unevenness(model, starts[: len(arrivals)], arrivals).tolist(), 2)
     print(f"{label}: largest over mean step {steps} ({len(arrivals)} pairs of test images, see 03)")
 
 # %% [markdown]
@@ -177,7 +178,7 @@ for label, model in list(models.items())[1:]:
 # *draws*: N(0, 1) falls where no code has ever been, mostly by place and by scale (the last figure
 # draws from where its codes are).
 #
-# (a) and (b) are easily taken for one failure, since both imagine nothing. They have opposite
+# (a) and (b) are easily taken for one failure, since both generate nothing. They have opposite
 # causes: averaging makes the KL term far too *strong* and collapses the posterior, whereas it is a
 # KL term that is too *weak* which empties the samples of meaning. The study's remedy, sum and sum,
 # cures both (whether it is the *right* balance: 08).

@@ -39,22 +39,16 @@ import pandas as pd
 from matplotlib.ticker import LogLocator
 
 from vae_core import figures
-from vae_core.data import facts, load_dataset
+from vae_core.config import parameter_set
+from vae_core.data import dataset_info, load_dataset
 from vae_core.evaluation import importance_weighted_bound, operations
-from vae_core.experiment import published_run, train_or_load
+from vae_core.intervals import format_mean_sd
 from vae_core.models import MODELS
-from vae_core.parameter_sets import parameter_set
+from vae_core.runs import published_run, train_or_load
+from vae_core.runs.results import read_results, result_row
 from vae_core.storage import PROJECT
-from vae_core.tables import (
-    TUNING,
-    as_it_is,
-    at_equal_budgets,
-    read_results,
-    result,
-    spread,
-    tuned,
-    with_the_studys_loss,
-)
+from vae_study.budgets import TUNING_SEED, equal_budgets_table, on_full_images, tuned_runs
+from vae_study.claims import with_original_loss
 
 usual = parameter_set(params)
 cost = {
@@ -62,14 +56,14 @@ cost = {
 }
 if dataset == "published":
     title = "CIFAR-10 (JPEG)"
-    answers = as_it_is(read_results(PROJECT / "figures" / "answer.csv"))
-    every = tuned(answers)
+    answers = on_full_images(read_results(PROJECT / "figures" / "answer.csv"))
+    every = tuned_runs(answers)
     table = every[every["model"].isin(cost)]
-    study = with_the_studys_loss(read_results(PROJECT / "figures" / "results.csv"))
+    study = with_original_loss(read_results(PROJECT / "figures" / "results.csv"))
     study = study[(study["title"] == title) & (study["params"] == params)]
     linear = study[study["model"] == "linear"]["test_loss"].iloc[0]
 else:
-    data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
+    data = load_dataset(dataset, limit=limit, fraction=dataset_info(dataset).fraction, size=size)
     title, rows = data.title, []
     options = {"schedule": "cosine", "patience": 0, "precision": precision}
     for epochs in sorted({max(1, max_epochs // share) for share in (4, 2, 1)}):
@@ -77,13 +71,13 @@ else:
             n = max(1, round(epochs * cost["conv"] / cost[name]))
             own = replace(usual, learning_rate=rate)
             runs = [train_or_load(name, own, data, seed + k, n, **options) for k in range(3)]
-            rows += [result(run) for run in runs]
+            rows += [result_row(run) for run in runs]
     table = pd.DataFrame(rows)
     linear = train_or_load("linear", params, data, seed).summary["test"]["loss"]
 
 # %% tags=["report"]
 unit = "operations per training image, 10⁹"
-budgets = at_equal_budgets(table, {name: count / 1e9 for name, count in cost.items()}, unit)
+budgets = equal_budgets_table(table, {name: count / 1e9 for name, count in cost.items()}, unit)
 figure, axes = figures.panels(2, f"Test loss against compute, {title}", (13, 5.5))
 for name in cost:
     own, colour = table[table["model"] == name], MODELS[name].colour
@@ -100,7 +94,9 @@ for name in cost:
 axes[0, 0].axhline(linear, color=MODELS["linear"].colour, linestyle="--", label="linear VAE")
 axes[0, 0].set(ylabel="test loss, nats per image", title="each model")
 spent = budgets[unit].astype(float)
-ahead, halves = ([getattr(one, of) for one in budgets["difference"]] for of in ("mean", "half"))
+ahead, halves = (
+    [getattr(one, of) for one in budgets["difference"]] for of in ("mean", "half_width")
+)
 halves = [half if np.isfinite(half) else 0 for half in halves]
 axes[0, 1].errorbar(spent, ahead, halves, fmt="o-", color="black", capsize=5)
 axes[0, 1].axhspan(-0.5, 0.5, color="black", alpha=0.15, label="too small to matter")
@@ -154,7 +150,7 @@ if dataset == "published":
         own = study[study["model"] == name]
         line = table[table["model"] == name].groupby("epochs")["test_loss"].mean()
         above = own["test_loss"] - np.interp(np.log(own["epochs"]), np.log(line.index), line)
-        told = f"{spread(above)} nats above its line"
+        told = f"{format_mean_sd(above)} nats above its line"
         print(f"{MODELS[name].title}, stopped by the study's rule: {told}")
 
 # %% [markdown]
@@ -192,7 +188,7 @@ if dataset == "published":
     tried = tried.sort_values("learning_rate").groupby(["model", "epochs", "seed"])
     tried = tried.filter(lambda own: len(own) > 1)
     for (name, epochs), own in tried.groupby(["model", "epochs"]):
-        style = "o-" if own["seed"].iloc[0] == TUNING else "o--"
+        style = "o-" if own["seed"].iloc[0] == TUNING_SEED else "o--"
         label = f"{MODELS[name].title}, {epochs} epochs"
         rates, found = own["learning_rate"], own["validation_loss"]
         axes[0, 0].plot(rates, found, style, color=MODELS[name].colour, label=label)
@@ -232,7 +228,7 @@ if dataset == "published":
             "weights, millions": f"{weights:.2f}",
             "epochs": smallest[name],
             "relative cost": f"{spent:.2f}",
-            "test loss": spread(own["test_loss"]),
+            "test loss": format_mean_sd(own["test_loss"]),
             "seeds": len(own),
         }
     print(pd.DataFrame(rows).transpose().to_string())
@@ -289,7 +285,7 @@ if dataset == "published":
 
 # %% tags=["report"]
 for (name, epochs), own in table.groupby(["model", "epochs"]):
-    train, test = spread(own["train_loss"]), spread(own["test_loss"])
+    train, test = format_mean_sd(own["train_loss"]), format_mean_sd(own["test_loss"])
     print(f"{MODELS[name].title}, {epochs} epochs: training loss {train}, test loss {test}")
 if dataset == "published":
     solved = every[every["model"] == "linear"].iloc[0]
@@ -344,7 +340,7 @@ for name in ("fc", "conv", "linear"):
 # %% tags=["report"]
 if dataset == "published":
     for draws, key in ((1, "bound_one_draw"), (1024, "bound")):
-        fc, conv = (rested[name].record["published"][key] for name in ("fc", "conv"))
+        fc, conv = (rested[name].provenance["published"][key] for name in ("fc", "conv"))
         told = f"FC-VAE {fc:.2f}, CVAE {conv:.2f}, {fc - conv:.2f} apart"
         print(f"draws of z for each image: {draws:,}: {told}")
 

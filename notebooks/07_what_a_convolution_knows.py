@@ -32,24 +32,25 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vae_core import baselines, figures
-from vae_core.data import facts, load_dataset, permutation, permute
+from vae_core import figures
+from vae_core.config import parameter_set
+from vae_core.data import dataset_info, load_dataset, permute_pixels, pixel_permutation
 from vae_core.evaluation import evaluate, operations
-from vae_core.experiment import published_run, train_or_load
-from vae_core.latent import imagine
+from vae_core.intervals import format_mean_sd
+from vae_core.intervals import welch_difference as difference
+from vae_core.latent import generate
 from vae_core.loss import elbo
-from vae_core.models import MODELS
-from vae_core.parameter_sets import parameter_set
+from vae_core.models import MODELS, HybridVAE
+from vae_core.models.local import LocalConv
+from vae_core.runs import published_run, train_or_load
+from vae_core.runs.results import read_results, result_row
 from vae_core.storage import PROJECT
-from vae_core.tables import (
-    as_it_is,
-    by_permutation,
-    difference,
-    read_results,
-    result,
-    shares,
-    spread,
-    tuned,
+from vae_study.budgets import (
+    dataset_option,
+    ladder_figure,
+    losses_by_permutation,
+    on_full_images,
+    tuned_runs,
 )
 
 # Each with its share of the CVAE's epochs, for about as many operations.
@@ -66,20 +67,20 @@ if dataset == "published":
     natural = published_run("conv", params, "cifar10-jpeg").model
 else:
     rows, options = [], {"schedule": "cosine", "patience": 0, "precision": precision}
-    how = {"limit": limit, "fraction": facts(dataset).fraction, "size": size}
+    how = {"limit": limit, "fraction": dataset_info(dataset).fraction, "size": size}
     for share in (0.0, 1.0):
         data = load_dataset(dataset, permuted=share, **how)
         for name, rate in RATES.items():
             own = replace(usual, learning_rate=rate)
             run = train_or_load(name, own, data, seed, epochs[name], **options)
-            rows.append(result(run))
-    table, title = pd.DataFrame(rows), facts(dataset).title
+            rows.append(result_row(run))
+    table, title = pd.DataFrame(rows), dataset_info(dataset).title
     linear = train_or_load("linear", params, data, seed).summary["test"]["loss"]
 # A row for each model, a column for each share of moved pixels: the test loss of each seed
-losses = by_permutation(tuned(table))
+losses = losses_by_permutation(tuned_runs(table))
 
 # %% tags=["report"]
-figures.ladder(losses, linear, title)
+ladder_figure(losses, linear, title)
 plt.show()
 
 # %% [markdown]
@@ -106,12 +107,15 @@ plt.show()
 # A permutation is one order of the 1,024 places, drawn once. *Which of the two models can notice?*
 
 # %%
-order = permutation(size * size, 1.0)
+order = pixel_permutation(size * size, 1.0)
 shapes = load_dataset("shapes", limit=100, size=size).test[:10]
-rows = {f"{share:.0%}": permute(shapes, permutation(size * size, share)) for share in (0, 0.25, 1)}
+rows = {
+    f"{share:.0%}": permute_pixels(shapes, pixel_permutation(size * size, share))
+    for share in (0, 0.25, 1)
+}
 figures.image_rows(rows, "The built-in shapes with a share of their pixels at other places")
 plt.show()
-print(inspect.getsource(permute))
+print(inspect.getsource(permute_pixels))
 
 # %% [markdown]
 # The FC-VAE cannot: its first layer has a weight for each pixel, drawn before it has seen any, so
@@ -127,9 +131,9 @@ if dataset == "published":
     own = replace(usual, learning_rate=RATES["conv"])
     how = {"max_epochs": max_epochs, "patience": 0, "schedule": "cosine"}
     shuffled = published_run("conv", own, "cifar10-jpeg-permuted1.0", seed, **how).model
-    images = imagine(natural, 10, seed + 2)
-    answer = permute(shuffled.reconstruct(permute(images, order)), order.argsort())
-    rows = {"imagined": images, "permuted": permute(images, order)}
+    images = generate(natural, 10, seed + 2)
+    answer = permute_pixels(shuffled.reconstruct(permute_pixels(images, order)), order.argsort())
+    rows = {"imagined": images, "permuted": permute_pixels(images, order)}
     rows |= {"CVAE, in order": natural.reconstruct(images), "CVAE, permuted\nand put back": answer}
     figures.image_rows(rows, f"A CVAE that learned {title} with its pixels permuted")
     plt.show()
@@ -154,7 +158,9 @@ if dataset == "published":
     axis.legend()
     plt.show()
     for name in ("fc", "conv"):
-        told = [f"{spread(some)} at {share:.0%}" for share, some in losses.loc[name].items()]
+        told = [
+            f"{format_mean_sd(some)} at {share:.0%}" for share, some in losses.loc[name].items()
+        ]
         print(f"{MODELS[name].title}: {', '.join(told)}")
 
 # %% [markdown]
@@ -168,7 +174,7 @@ if dataset == "published":
 # half:
 
 # %%
-print(inspect.getsource(baselines.Hybrid))
+print(inspect.getsource(HybridVAE))
 
 # %% [markdown]
 # The third is *locally connected*: the windows of the CVAE, but at each place filters of its own.
@@ -178,7 +184,7 @@ print(inspect.getsource(baselines.Hybrid))
 # and has to be fetched.)
 
 # %%
-print(inspect.getsource(baselines.LocalDown))
+print(inspect.getsource(LocalConv))
 
 # %%
 rows, of_conv = {}, operations(MODELS["conv"](usual.latent_dim, (3, size, size)))
@@ -190,8 +196,8 @@ for name in LADDER:
         "weights, millions": f"{weights:.2f}",
         "epochs": epochs[name],
         "relative cost": f"{epochs[name] * operations(model) / (max_epochs * of_conv):.2f}",
-        "in order": spread(natural_losses),
-        "permuted": spread(permuted_losses),
+        "in order": format_mean_sd(natural_losses),
+        "permuted": format_mean_sd(permuted_losses),
         "seeds": f"{len(natural_losses)}, {len(permuted_losses)}",
     }
 pd.DataFrame(rows).transpose()
@@ -213,7 +219,7 @@ lost = [f"{MODELS[n].title} {difference(permuted[n], ordered[n])}" for n in ("co
 print(f"lost by the permutation: {', '.join(lost)}")
 if dataset == "published":
     tuning = (table["seed"] == seed) & (table["epochs"] == epochs["local"])
-    tried = as_it_is(table[tuning & (table["model"] == "local")])
+    tried = on_full_images(table[tuning & (table["model"] == "local")])
     tried = tried.sort_values("learning_rate")[["test_loss", "learning_rate"]].to_numpy()
     told = ", ".join(f"{loss:.1f} at {rate:g}" for loss, rate in tried)
     print(f"{MODELS['local'].title}, one seed, by learning rate: {told}")
@@ -248,11 +254,11 @@ if dataset == "published":
 
 # %% tags=["report"]
 if dataset == "published":
-    longer, late = tuned(as_it_is(table)), {}
+    longer, late = tuned_runs(on_full_images(table)), {}
     for name in ("fc", "local", "conv"):
         own = longer[(longer["model"] == name) & (longer["epochs"] == 4 * epochs[name])]
         late[name] = own["test_loss"]
-        print(f"{MODELS[name].title}, {4 * epochs[name]} epochs: {spread(late[name])}")
+        print(f"{MODELS[name].title}, {4 * epochs[name]} epochs: {format_mean_sd(late[name])}")
     print(f"- windows without sharing: {difference(late['fc'], late['local'])}")
     print(f"- sharing on top of it: {difference(late['local'], late['conv'])}")
     timed = table[table["processor"] == "AMD EPYC"]
@@ -283,9 +289,9 @@ if dataset == "published":
 if dataset == "published":
     compared = ("fc", "local", "conv")
     some = table[table["model"].isin(compared) & ~table["dataset"].str.contains("permuted")]
-    some = some.assign(images=(47_500 * shares(some, "fraction").fillna(1)).astype(int))
+    some = some.assign(images=(47_500 * dataset_option(some, "fraction").fillna(1)).astype(int))
     fewest = some.groupby(["model", "images"])["epochs"].transform("min")
-    some = tuned(some[some["epochs"] == fewest])
+    some = tuned_runs(some[some["epochs"] == fewest])
     figure, ((axis,),) = figures.panels(1, f"Loss by training images, {title}", (11, 5.5))
     for name, own in some.groupby("model"):
         colour, means = MODELS[name].colour, own.groupby("images").mean(numeric_only=True)
@@ -300,7 +306,7 @@ if dataset == "published":
     for images, own in some.groupby("images"):
         of = {name: own[own["model"] == name] for name in compared}
         told = [
-            f"{MODELS[name].title} {spread(runs['test_loss'])}, "
+            f"{MODELS[name].title} {format_mean_sd(runs['test_loss'])}, "
             f"{(runs['test_loss'] - runs['train_loss']).mean():.1f} above its training loss"
             for name, runs in of.items()
         ]
@@ -340,19 +346,19 @@ few = load_dataset("shapes", limit=2_000, size=size)
 rows = {"the images": shapes}
 for kind, rate in (("conv", 2e-3), ("fc", 1e-3)):
     for share in (0.0, moved):
-        order = permutation(size * size, share)
+        order = pixel_permutation(size * size, share)
         torch.manual_seed(seed)
         model = MODELS[kind](32, (3, size, size))
         optimizer = torch.optim.Adam(model.parameters(), lr=rate)
         for step in range(steps):
             indices = torch.arange(32 * step, 32 * step + 32) % len(few.train)
-            batch = model.unit_interval(permute(few.train[indices], order))
+            batch = model.to_unit_interval(permute_pixels(few.train[indices], order))
             decoded, mu, logvar = model(batch)
             optimizer.zero_grad()
             elbo(decoded, batch, mu, logvar).total.mean().backward()
             optimizer.step()
-        loss = evaluate(model, permute(few.test, order))["loss"]
-        answer = permute(model.reconstruct(permute(shapes, order)), order.argsort())
+        loss = evaluate(model, permute_pixels(few.test, order))["loss"]
+        answer = permute_pixels(model.reconstruct(permute_pixels(shapes, order)), order.argsort())
         rows[f"{model.title}, {share:.0%} moved:\n{loss:.0f} nats"] = answer
 figures.image_rows(rows, f"Newborn models after {steps} steps of 32 shapes")
 plt.show()

@@ -37,14 +37,15 @@ from matplotlib.ticker import LogLocator
 from scipy.fft import dctn
 
 from vae_core import figures
-from vae_core.baselines import LinearVAE
-from vae_core.data import facts, load_dataset
-from vae_core.experiment import published_run, train_or_load
-from vae_core.latent import imagine
-from vae_core.models import MODELS
-from vae_core.parameter_sets import parameter_set
+from vae_core.config import parameter_set
+from vae_core.data import dataset_info, load_dataset
+from vae_core.intervals import format_mean_sd
+from vae_core.latent import generate
+from vae_core.models import MODELS, LinearVAE
+from vae_core.runs import published_run, train_or_load
+from vae_core.runs.results import read_results, result_row
 from vae_core.storage import PROJECT
-from vae_core.tables import TUNING, as_it_is, read_results, result, spread
+from vae_study.budgets import TUNING_SEED, on_full_images
 
 prices = [float(beta) for beta in betas.split()]
 models = ["linear", "fc", "conv"]
@@ -57,12 +58,12 @@ if dataset == "published":
     conv = {
         beta: published_run("conv", sets["conv"], "shapes", beta=beta, **options) for beta in prices
     }
-    table = as_it_is(read_results(PROJECT / "figures" / "answer.csv"))
-    table = table[table["model"].isin(models) & (table["seed"] != TUNING)]
+    table = on_full_images(read_results(PROJECT / "figures" / "answer.csv"))
+    table = table[table["model"].isin(models) & (table["seed"] != TUNING_SEED)]
     table = table[table["learning_rate"] == table["model"].map(tuned)]
     table = table.groupby(["model", "max_epochs"]).filter(lambda own: own["beta"].nunique() > 1)
 else:
-    data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
+    data = load_dataset(dataset, limit=limit, fraction=dataset_info(dataset).fraction, size=size)
     title = data.title
     runs = {
         (name, beta): train_or_load(
@@ -72,7 +73,7 @@ else:
         for beta in prices
     }
     conv = {beta: runs["conv", beta] for beta in prices}
-    table = pd.DataFrame([result(run) for run in runs.values()])
+    table = pd.DataFrame([result_row(run) for run in runs.values()])
 table = table.sort_values("beta")
 longest = table.groupby("model")["max_epochs"].max()
 
@@ -122,7 +123,8 @@ for (name, epochs), points in table.groupby(["model", "max_epochs"]):
     axes[1].plot(points["beta"], seeds, "x", color=style["color"], alpha=0.7)
     if name != "linear":
         told = [
-            f"{spread(own.tolist())} at β {beta:g}" for beta, own in seeds.groupby(points["beta"])
+            f"{format_mean_sd(own.tolist())} at β {beta:g}"
+            for beta, own in seeds.groupby(points["beta"])
         ]
         print(f"{style['label']}, above the linear VAE: {', '.join(told)}")
 note = {"fontsize": 11, "color": LinearVAE.colour, "textcoords": "offset points"}
@@ -292,7 +294,7 @@ plt.show()
 # *Would you rather have sharp reconstructions or sensible draws?* The same models, now imagining:
 
 # %% tags=["report"]
-rows = {f"β = {beta:g}": imagine(run.model, 12, seed + 1) for beta, run in conv.items()}
+rows = {f"β = {beta:g}": generate(run.model, 12, seed + 1) for beta, run in conv.items()}
 figures.image_rows(rows, f"Draws from the prior at different prices: CVAE {params}, {data.title}")
 plt.show()
 
@@ -343,7 +345,7 @@ plt.show()
 # error is then smaller. The smaller the error that a model leaves, the lower its own β. Of the
 # three balances in [05](05_posterior_collapse.ipynb), (c), the study's, is far too dear by this
 # measure, and (b), 0.0001, far too cheap: the likelihood asks for neither, and does not ask for
-# images that are pleasant to imagine.
+# images that are pleasant to generate.
 #
 # ## Now you
 #
@@ -353,9 +355,9 @@ plt.show()
 # %%
 own_price = 0.05
 own = LinearVAE(parameter_set("p3").latent_dim, tuple(data.train.shape[1:]))
-own.fit(data.train[:3_000], own_price)
+own.fit(data.train[:3_000], variance=own_price / 2)
 rows = {"original": data.test[:10], f"β = {own_price}": own.reconstruct(data.test[:10])}
-rows["imagined"] = imagine(own, 10, seed)
+rows["imagined"] = generate(own, 10, seed)
 figures.image_rows(rows, f"A linear VAE at a price of your own, {data.title}")
 plt.show()
 

@@ -33,14 +33,16 @@ import pandas as pd
 import torch
 
 from vae_core import figures
+from vae_core.config import parameter_set
 from vae_core.data import load_dataset, synthetic
 from vae_core.evaluation import posterior_statistics, ridge_regression
-from vae_core.experiment import published_run, train_or_load
-from vae_core.latent import as_bytes, posterior_draws, posterior_means, prior_draws
+from vae_core.intervals import format_mean_sd
+from vae_core.latent import posterior_means, posterior_samples, prior_samples, to_uint8
 from vae_core.models import MODELS
-from vae_core.parameter_sets import parameter_set
+from vae_core.runs import published_run, train_or_load
+from vae_core.runs.results import read_results
 from vae_core.storage import PROJECT
-from vae_core.tables import LADDER, TUNING, as_it_is, read_results, spread, tuned
+from vae_study.budgets import LADDER, TUNING_SEED, on_full_images, tuned_runs
 
 data = load_dataset(dataset, limit=limit, size=size)
 options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
@@ -60,13 +62,13 @@ COLOURS |= {"CVAE, KL × 0.0001": "#8a6d00", "pixels": "#777777"}
 @torch.no_grad()
 def decoded(model, z):
     """Decode latents into uint8 images."""
-    return as_bytes(model.decode(z))
+    return to_uint8(model.decode(z))
 
 
 rows = {}
 for name, model in models.items():
-    rows[f"{name}: encoded"] = decoded(model, posterior_draws(model, data.test[:10], seed))
-    rows[f"{name}: imagined"] = decoded(model, prior_draws(model, 10, seed + 1))
+    rows[f"{name}: encoded"] = decoded(model, posterior_samples(model, data.test[:10], seed))
+    rows[f"{name}: imagined"] = decoded(model, prior_samples(model, 10, seed + 1))
 figures.image_rows(rows, "Decoded: draws from the posterior of test images, draws from the prior")
 plt.show()
 
@@ -132,10 +134,10 @@ accuracy, by_latents, compared = {}, {}, {name: models[name] for name in VAES}
 compared |= {"CVAE, KL × 0.01": between} | models
 for name, model in compared.items():
     clouds = {
-        "encoded": posterior_draws(model, data.train[:n], seed),
-        "shuffled": shuffled(posterior_draws(model, data.train[n : 2 * n], seed)),
-        "drawn": prior_draws(model, n, seed + 2),
-        "drawn again": prior_draws(model, n, seed + 3),
+        "encoded": posterior_samples(model, data.train[:n], seed),
+        "shuffled": shuffled(posterior_samples(model, data.train[n : 2 * n], seed)),
+        "drawn": prior_samples(model, n, seed + 2),
+        "drawn again": prior_samples(model, n, seed + 3),
     }
     seen = {
         cloud: posterior_means(linear, decoded(model, z)).numpy()[:, described]
@@ -208,7 +210,7 @@ def targets_of(factors):
 
 images, factors = synthetic.shapes(6_000, seed + 9, size)
 targets = targets_of(factors)
-views = {name: posterior_draws(model, images, seed).numpy() for name, model in models.items()}
+views = {name: posterior_samples(model, images, seed).numpy() for name, model in models.items()}
 means = {name: posterior_means(model, images).numpy() for name, model in models.items()}
 pixels = torch.nn.functional.avg_pool2d(images / 255, size // 16).flatten(1).numpy()
 views["pixels"] = pixels
@@ -303,13 +305,13 @@ pd.DataFrame(angles).round(2)
 answers = read_results(PROJECT / "figures" / "answer.csv")
 answers = answers[answers["model"].isin([*LADDER, "linear"])]
 solved = answers[answers["model"] == "linear"].set_index("beta")
-tried = answers[(answers["model"] == "fc") & (answers["seed"] == TUNING)]
-answers = tuned(answers)
+tried = answers[(answers["model"] == "fc") & (answers["seed"] == TUNING_SEED)]
+answers = tuned_runs(answers)
 permuted = answers[answers["dataset"].str.contains("permuted1")]
 figure, axes = figures.panels(
     1, "The class read off mu by a linear map, test images of CIFAR-10 (JPEG)", (11, 5)
 )
-for chosen, how in ((as_it_is(answers), ""), (permuted, ", permuted")):
+for chosen, how in ((on_full_images(answers), ""), (permuted, ", permuted")):
     for name, own in chosen.groupby("model"):
         colour, title = MODELS[name].colour, MODELS[name].title
         style = {"mfc": "none" if how else colour, "mec": colour, "ms": 9, "label": title + how}
@@ -318,9 +320,9 @@ axes[0, 0].set(xlabel="test loss, nats per image")
 axes[0, 0].set_ylabel("share of images whose class is right (guessing: 0.1)")
 axes[0, 0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
-for (name, epochs), own in as_it_is(answers).groupby(["model", "epochs"]):
-    right = f"{spread(100 * own['class_accuracy'])} % right, test loss"
-    print(f"{MODELS[name].title}, {epochs} epochs: {right} {spread(own['test_loss'])}")
+for (name, epochs), own in on_full_images(answers).groupby(["model", "epochs"]):
+    right = f"{format_mean_sd(100 * own['class_accuracy'])} % right, test loss"
+    print(f"{MODELS[name].title}, {epochs} epochs: {right} {format_mean_sd(own['test_loss'])}")
 right, used = solved["class_accuracy"], solved["active_dimensions"]
 told = f"{used[0.1]:.0f} latents instead of {used[1]:.0f}: {100 * right[0.1]:.1f} % right"
 print(f"linear VAE at β 0.1, {told}")
@@ -348,7 +350,7 @@ sending = {
 }
 sending["linear"] = published_run("linear", "p2", "cifar10-jpeg")
 for run in sending.values():
-    right = run.record["published"]["class_accuracy"]
+    right = run.provenance["published"]["class_accuracy"]
     print(f"{run.model.title}: {right['mu']:.1%} off mu, {right['draws']:.1%} off a draw")
 print(f"pixels: {right['pixels']:.1%}")
 

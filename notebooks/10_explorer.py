@@ -28,10 +28,10 @@ import torch
 from IPython.display import Image, display
 
 from vae_core import figures
-from vae_core.data import facts, load_dataset
-from vae_core.experiment import published_run, train_or_load
+from vae_core.data import dataset_info, load_dataset
 from vae_core.explorer import explore
-from vae_core.latent import prior_draws, traverse
+from vae_core.latent import prior_samples, traverse
+from vae_core.runs import published_run, train_or_load
 from vae_core.storage import PROJECT
 
 # %%
@@ -40,14 +40,14 @@ if dataset == "published":
     alone = published_run("conv", params, "celeba-9k", seed)
     pair = [published_run(model, params, "cifar10-jpeg", seed) for model in ("conv", "fc")]
 else:
-    data = load_dataset(dataset, limit=limit, fraction=facts(dataset).fraction, size=size)
+    data = load_dataset(dataset, limit=limit, fraction=dataset_info(dataset).fraction, size=size)
     options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
     pair = [train_or_load(model, params, data, **options) for model in ("conv", "fc")]
     alone = pair[0]
 
 # %% tags=["report"]
 explorer = explore(alone, dataset=data)
-explorer.go(A="draw 4", B="draw 7")
+explorer.set_ends(A="draw 4", B="draw 7")
 
 # %% [markdown]
 # Live, it has sliders. For whoever only reads, here are those of the report's page, which has
@@ -67,7 +67,7 @@ if dataset == "published":
 # *Before you move anything: which of the eight will change the light, and which the face?*
 
 # %% tags=["report"]
-z = prior_draws(alone.model, 1, seed=4)[0]
+z = prior_samples(alone.model, 1, seed=4)[0]
 busiest = explorer.kl[explorer.name]
 rows = {
     f"latent {dimension}, {kl:.1f} nats": traverse(alone.model, z, dimension)
@@ -92,7 +92,7 @@ plt.show()
 # %% tags=["report"]
 first = next(iter(busiest))
 places = {
-    f"draw {number}": traverse(alone.model, prior_draws(alone.model, 1, number)[0], first)
+    f"draw {number}": traverse(alone.model, prior_samples(alone.model, 1, number)[0], first)
     for number in (4, 5, 7, 8, 9)
 }
 figures.image_rows(places, f"Latent {first} at five places, {alone.dataset['title']}", steps)
@@ -111,7 +111,7 @@ plt.show()
 
 # %% tags=["report"]
 both = explore(*pair, dataset=data)
-both.go(A="image 1", B="image 8")
+both.set_ends(A="image 1", B="image 8")
 
 # %% [markdown]
 # At the ends, where the last row has the two images themselves: the FC-VAE keeps less of each. On
@@ -124,10 +124,10 @@ both.go(A="image 1", B="image 8")
 # ## Back into Python
 #
 # What you have found is not lost in the controls: `explorer.z` is the latent, `explorer.image()`
-# the image, and `explorer.go(A="me.jpg")` encodes a picture of yours.
+# the image, and `explorer.set_ends(A="me.jpg")` encodes a picture of yours.
 
 # %% tags=["report"]
-explorer.mix = 0.5
+explorer.alpha = 0.5
 print(explorer)
 print(
     f"z has {len(explorer.z)} latents and is {explorer.z.norm():.1f} long; "
@@ -144,10 +144,10 @@ print(
 
 # %%
 here, there, far = "draw 11", "draw 12", 2.5
-explorer.go(A=here, B=there)
+explorer.set_ends(A=here, B=there)
 explorer.spherical = True
 half_way = explorer.image()
-explorer.moves[explorer.name][first] = far
+explorer.offsets[explorer.name][first] = far
 moved = torch.stack([half_way, explorer.image()])
 figures.image_rows(
     {"the way": explorer.strip(explorer.name), f"half-way, and\n{far:+g} from there": moved},

@@ -7,16 +7,16 @@ from contextlib import contextmanager
 
 import torch
 
-from vae_core.checkpoints import HISTORY, WEIGHTS
+from vae_core.config import ParameterSet
 from vae_core.data import Dataset
 from vae_core.data.synthetic import shapes
-from vae_core.experiment import train_or_load
-from vae_core.parameter_sets import ParameterSet
+from vae_core.runs import train_or_load
+from vae_core.runs.checkpoints import HISTORY, WEIGHTS
 
 torch.set_num_threads(1)
 
 TINY = ParameterSet("tiny", batch_size=16, learning_rate=1e-3, latent_dim=2)
-PATIENCE = 60  # seconds after which what should have happened is a failure
+PATIENCE = 60  # seconds after which an event that should have happened is a failure
 
 
 def tiny_dataset(train=40, others=8, seed=0):
@@ -27,13 +27,13 @@ def tiny_dataset(train=40, others=8, seed=0):
 
 def tiny_run(checkpoints, dataset=None, model="conv", params=TINY, **options):
     """Train (or load) a run that takes a fraction of a second."""
-    options = {"max_epochs": 2, "device": "cpu"} | options
+    options = {"max_epochs": 2, "device": "cpu", "precision": "float32"} | options
     dataset = dataset or tiny_dataset()
     return train_or_load(model, params, dataset, checkpoints=checkpoints, **options)
 
 
 def outcome(folder):
-    """The bytes of a run's weights and its history, but for the seconds at the end of a line."""
+    """The bytes of a run's weights and its history, without the seconds at the end of a line."""
     lines = (folder / HISTORY).read_text().splitlines()
     return (folder / WEIGHTS).read_bytes(), [line.rpartition(",")[0] for line in lines]
 
@@ -53,9 +53,9 @@ def one_line(error):
     return message
 
 
-def wait_for(what):
+def wait_for(condition):
     end = time.monotonic() + PATIENCE
-    while not what():
+    while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.002)
 

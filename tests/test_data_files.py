@@ -4,6 +4,7 @@ import os
 import re
 import struct
 import time
+import warnings
 import zipfile
 import zlib
 
@@ -12,11 +13,12 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 from test_data import PAGE, TEN, encoded, folder_of, image, numbers, refused, sizes, zip_of
 
-from vae_core.data import files, load_dataset
+from vae_core.data import image_files, load_dataset
 
 
 def decode(image, extension="png", size=32, **options):
-    return files.decode(encoded(image, extension, **options), size, []).transpose(1, 2, 0)
+    content = encoded(image, extension, **options)
+    return image_files.decode_image(content, size).transpose(1, 2, 0)
 
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -85,9 +87,9 @@ def test_modes_and_formats(image, extension, options, expected):
 def png(width, height, bits, colours, rows, change=0):
     """A PNG; `change` spoils the checksum of its values."""
 
-    def chunk(kind, content, change=0):
-        crc = zlib.crc32(kind + content) ^ change
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+    def chunk(name, content, change=0):
+        crc = zlib.crc32(name + content) ^ change
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", crc)
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0))
     values = chunk(b"IDAT", zlib.compress(rows), change)
@@ -111,18 +113,34 @@ def test_sixteen_bits_of_which_few_are_used_are_refused(tmp_path, root, channels
 
 
 @pytest.mark.parametrize("make", [zip_of, folder_of])
-def test_what_is_no_image_is_named_or_known_to_be_none(tmp_path, root, make, capsys):
-    kinds = {"a.jfif": "png", "b": "webp", "c.unknown": "gif", "d.PNG": "png", "x.md/e.Jpe": "bmp"}
-    names = {name: image(n, kind) for n, (name, kind) in enumerate(kinds.items())}
+def test_other_files_are_named_or_known_to_be_no_images(tmp_path, root, make, capsys):
+    formats = {"a.jfif": "png", "b": "webp", "c.x": "gif", "d.PNG": "png", "x.md/e.Jpe": "bmp"}
+    names = {name: image(n, extension) for n, (name, extension) in enumerate(formats.items())}
     names |= {f"{n}.png": image(n) for n in range(5, 10)} | {"z.npy": b"P", "README": b"P5 is"}
     silent = ["notes.txt", "labels.csv", "x.json", "README.md", "Thumbs.db", "desktop.ini"]
     silent += [".hidden.png", "__MACOSX/a.png", ".git/b.png", "deep/.DS_Store"]
+    silent += ["@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/a.png", "$RECYCLE.BIN/b.png"]
     names |= dict.fromkeys(silent, b"") | {f"{n:02d}.heic": b"\0\0\0\x18ftyp" for n in range(11)}
-    found = numbers(load_dataset(make(tmp_path / "mine.zip", names), root))
-    assert sorted(itertools.chain(*found)) == list(range(10))
-    said = capsys.readouterr().err.splitlines()[0]
-    assert "mine.zip: 13 of 23 files are no images that can be read here: 00.heic, 01" in said
-    assert said.count("heic") == 10 and "… ; convert" not in said and "JPEG or PNG" in said
+    parts = numbers(load_dataset(make(tmp_path / "mine.zip", names), root))
+    assert sorted(itertools.chain(*parts)) == list(range(10))
+    message = capsys.readouterr().err.splitlines()[0]
+    assert "mine.zip: 13 of 23 files" in message
+    assert message.count("heic") == 10
+    assert "JPEG or PNG" in message
+
+
+@pytest.mark.parametrize("make", [zip_of, folder_of])
+def test_archives_alone_are_to_be_unpacked(tmp_path, root, make):
+    path = make(tmp_path / "a.zip", {"train.zip": b"PK", "test.zip": b"PK"})
+    assert "unpack test.zip, train.zip" in refused(ValueError, path, root)
+
+
+def test_two_entries_of_one_name_are_refused(tmp_path, root):
+    path = zip_of(tmp_path / "a.zip", TEN)
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr("0.png", image(50))
+    assert "two files named 0.png" in refused(ValueError, path, root)
 
 
 def test_links_are_followed_and_a_circle_ends(tmp_path, root):
@@ -151,11 +169,11 @@ WRECKS = {
 
 @pytest.mark.parametrize("make", [zip_of, folder_of])
 def test_bad_images_are_counted_and_ten_are_named(tmp_path, root, make, recwarn):
-    for kind, content in WRECKS.items():
-        images = {f"{n}.png": image(n) for n in range(12)} | {f"{kind}.jpg": content}
-        message = refused(ValueError, make(tmp_path / f"{kind}.zip", images), root)
-        assert f"{kind}.zip: 1 of 13 images cannot be read: {kind}.jpg (" in message
-        assert (" pixels; at most 64,000,000" in message) == (kind in ("bomb", "warned-bomb"))
+    for name, content in WRECKS.items():
+        images = {f"{n}.png": image(n) for n in range(12)} | {f"{name}.jpg": content}
+        message = refused(ValueError, make(tmp_path / f"{name}.zip", images), root)
+        assert f"{name}.zip: 1 of 13 images cannot be read: {name}.jpg (" in message
+        assert (" pixels; at most 64,000,000" in message) == (name in ("bomb", "warned-bomb"))
     names = {f"{n:02d}.png": image(n) if n < 9 else b"" for n in range(20)}
     message = refused(ValueError, make(tmp_path / "a.zip", names), root)
     assert "11 of 20 images" in message and message.count("not an image") == 10
@@ -201,19 +219,19 @@ def test_pipes_and_dangling_links_are_named(tmp_path, root):
 
 
 def test_large_images_are_decoded_one_at_a_time(tmp_path, root, monkeypatch):
-    running, most, square = [], [], files._square
+    running, most, decode = [], [], image_files.decode_opened
 
     def counted(*given):
         running.append(1)
         most.append(len(running))
         time.sleep(0.01)
-        return square(*given) if running.pop() else None
+        return decode(*given) if running.pop() else None
 
-    monkeypatch.setattr(files, "_square", counted)
+    monkeypatch.setattr(image_files, "decode_opened", counted)
     path = folder_of(tmp_path / "a", TEN)
     load_dataset(path, root)
     assert max(most) > 1
     most.clear()
-    monkeypatch.setattr(files, "MAX_PIXELS", 32 * 32)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 32 * 32)
     load_dataset(path, root, size=16)
     assert most == [1] * 10

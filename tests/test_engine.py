@@ -1,11 +1,7 @@
-"""Runs are shared out among real processes; whatever dies, they end as if nothing had happened.
-
-Run as a program, this file is a driver: `test_engine.py CHECKPOINTS LOG`.
-"""
+"""Runs are trained by real processes; whatever dies, the results are those of one process."""
 
 import io
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -14,32 +10,33 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
-from unittest.mock import Mock, patch
+from unittest.mock import Mock
 
 import psutil
 import pytest
 from distributed import Client
-from helpers import PATIENCE, outcome, wait_for
+from helpers import PATIENCE, contents, outcome, wait_for
 from rich.console import Console
 
-from study import engine
-from study.board import Board
-from study.runs import Settings, Task
-from vae_core.checkpoints import HISTORY
-from vae_core.experiment import train_or_load
+from vae_core.runs import train_or_load
+from vae_core.runs.checkpoints import HISTORY
 from vae_core.storage import PROJECT
+from vae_study import cluster
+from vae_study.engine import CODE, find_problem, run_all
+from vae_study.progress import ProgressDisplay
+from vae_study.settings import Settings
+from vae_study.sweep import parse_grid, sweep_tasks
+from vae_study.tasks import Task
 
 EPOCHS = 8
+GRID = "model=conv,ae seed=0,1 params=plane"
+OPTIONS = {"max_epochs": EPOCHS, "limit": 64, "precision": "float32"}
+TASKS = sweep_tasks(parse_grid(GRID), Settings(**OPTIONS))
 SMALL = {"params": "plane", "dataset": "shapes", "limit": 64}
-TASKS = [
-    Task(model, seed=seed, options={"max_epochs": EPOCHS}, **SMALL)
-    for model, seed in (("conv", 0), ("ae", 0), ("conv", 1))
-]
 
 
 class Deadly(Task):
-    """A run that is too much for every worker."""
+    """A run that kills every worker."""
 
     @property
     def arguments(self):
@@ -47,10 +44,24 @@ class Deadly(Task):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def training(checkpoints):
-    """Whether a training stands after an epoch, but not at its end."""
-    histories = [path.read_text().splitlines() for path in checkpoints.glob(f"*/*/{HISTORY}")]
-    return any(1 < len(lines) <= EPOCHS for lines in histories)
+def histories(checkpoints):
+    """The lines of each history, whose last value is the duration of the epoch."""
+    return {
+        path.parent.name: path.read_text().splitlines()
+        for path in checkpoints.glob(f"*/*/{HISTORY}")
+    }
+
+
+def in_training(checkpoints):
+    """Whether a run has finished an epoch, but not the last one."""
+    return any(1 < len(lines) <= EPOCHS for lines in histories(checkpoints).values())
+
+
+def assert_no_epoch_was_repeated(checkpoints, before):
+    """Check that all epochs since `histories` were new, by the durations of the others."""
+    after = histories(checkpoints)
+    for name, lines in before.items():
+        assert after[name][: len(lines)] == lines
 
 
 def results(checkpoints):
@@ -58,41 +69,25 @@ def results(checkpoints):
 
 
 def workers(driver):
-    """The worker processes of a driver: what its fork server forked."""
+    """The worker processes of a driver: those that its fork server has forked."""
     processes = psutil.Process(driver).children(recursive=True)
     return [process for process in processes if process.ppid() != driver]
 
 
-def gone(processes):
-    return all(not one.is_running() or one.status() == psutil.STATUS_ZOMBIE for one in processes)
+def all_ended(processes):
+    return all(
+        not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        for process in processes
+    )
 
 
-def run_all(checkpoints, tasks=TASKS, log=os.devnull, **settings):
-    """Run the engine; return the outcomes and what was said, and note every epoch in a log."""
-    hear, console = Board.hear, Console(file=io.StringIO(), width=200)
-
-    def heard(self, run, **news):
-        if news.get("epoch"):
-            with open(log, "a") as file:
-                file.write(f"{run} {news['epoch']}\n")
-        hear(self, run, **news)
-
-    with patch.object(Board, "hear", heard):
-        outcomes = engine.run_all(tasks, Settings(checkpoints=checkpoints, **settings), console)
-    return outcomes, console.file.getvalue()
-
-
-def assert_no_epoch_twice(log, interruptions):
-    """An epoch is told of once, and the last one once more by whoever goes on from it."""
-    lines = [line.split() for line in log.read_text().splitlines()]
-    for run in range(len(TASKS)):
-        epochs = [int(epoch) for told, epoch in lines if int(told) == run]
-        assert epochs == sorted(epochs) and len(epochs) <= len({*epochs}) + interruptions, epochs
+def quiet_console():
+    return Console(file=io.StringIO(), width=200)
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """What the runs are, trained one after the other in one thread."""
+    """The results of one process with one thread."""
     checkpoints = tmp_path_factory.mktemp("reference")
     for task in TASKS:
         train_or_load(**task.arguments, checkpoints=checkpoints)
@@ -100,143 +95,159 @@ def reference(tmp_path_factory):
 
 
 @contextmanager
-def program(*command, output=subprocess.DEVNULL):
+def program(*command, output=subprocess.DEVNULL, **environment):
     command = [sys.executable, *map(str, command)]
+    environment = os.environ | {name: str(value) for name, value in environment.items()}
     options = {"stdout": output, "stderr": subprocess.STDOUT, "cwd": PROJECT, "text": True}
-    with subprocess.Popen(command, **options) as process, ExitStack() as stack:
+    with (
+        subprocess.Popen(command, env=environment, **options) as process,
+        ExitStack() as stack,
+    ):
         stack.callback(process.kill)
         yield process
 
 
-def test_a_killed_worker_a_deadly_run_and_two_that_fail(tmp_path, reference):
-    log = tmp_path / "log"
+def test_killed_workers_a_deadly_run_and_two_that_fail(tmp_path, reference):
     diverging = Task("conv", seed=0, options={"beta": 1e300}, **SMALL)
     absent = Task("conv", "plane", str(tmp_path / "nothing"), 0)
     tasks = [*TASKS, diverging, absent, Deadly("conv", seed=0, **SMALL)]
+    before = {}
 
-    def kill():
-        wait_for(lambda: training(tmp_path))
-        for worker in workers(os.getpid()):
-            worker.kill()
+    def kill_workers():
+        wait_for(lambda: in_training(tmp_path))
+        before.update(histories(tmp_path))
+        for process in workers(os.getpid()):
+            process.kill()
 
+    console = quiet_console()
     with ThreadPoolExecutor() as pool:
-        killing = pool.submit(kill)
-        outcomes, said = run_all(tmp_path, tasks, log, workers=2)
+        killing = pool.submit(kill_workers)
+        outcomes = run_all(tasks, Settings(checkpoints=tmp_path, workers=2), console)
     killing.result()
-    assert [ended.task for ended in outcomes] == tasks
-    *good, diverged, missing, deadly = outcomes
-    assert all(ended.row["epochs"] == EPOCHS and ended.row["threads"] == "1" for ended in good)
-    assert "infinite or not a number" in diverged.error
-    assert f"{tmp_path / 'nothing'}" in missing.error and "existing path" in missing.error
-    assert "4 workers died in it" in deadly.error and "starts" in deadly.error
+    assert [outcome.task for outcome in outcomes] == tasks
+    *trained, diverged, missing, deadly = outcomes
+    for good in trained:
+        assert good.error is None and good.row["epochs"] == EPOCHS and good.row["threads"] == "1"
+    assert diverged.row is None and "infinite" in diverged.error
+    assert missing.row is None and str(tmp_path / "nothing") in missing.error
+    assert deadly.row is None and "workers died" in deadly.error
     assert {name: run for name, run in results(tmp_path).items() if name in reference} == reference
-    assert_no_epoch_twice(log, 1)
-    assert "because" in said and "[6/6]" in said and "Traceback" not in said
-
-    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.is_file()}
-    outcomes, said = run_all(tmp_path, tasks[:3], workers=2)
-    assert said.count("(was there)") == 3 and all(ended.row for ended in outcomes)
-    assert written == {path: path.stat().st_mtime_ns for path in written}
+    assert_no_epoch_was_repeated(tmp_path, before)
+    printed = console.file.getvalue()
+    assert "is gone" in printed and "Traceback" not in printed
+    assert f"[{len(tasks)}/{len(tasks)}]" in printed
 
 
-def test_ctrl_c_and_a_killed_driver(tmp_path, reference):
-    log, checkpoints, orphans = tmp_path / "log", tmp_path / "runs", []
+def test_ctrl_c_and_a_killed_driver(tmp_path, reference, monkeypatch):
+    checkpoints, texts = tmp_path / "runs", {"GRID": GRID, "WORKERS": 2, **OPTIONS}
+    places = {"VAE_CHECKPOINTS": checkpoints, "VAE_REPORT": tmp_path / "report"}
+    environment = {f"VAE_{name.upper()}": text for name, text in texts.items()} | places
+    sweep = partial(program, "-m", "vae_study", "sweep", output=subprocess.PIPE, **environment)
 
-    def interrupt():
-        wait_for(lambda: training(checkpoints))
-        orphans.extend(workers(os.getpid()))
-        for process in [*orphans, psutil.Process()]:  # as a terminal does with a whole group
+    with sweep() as driver:
+        wait_for(lambda: in_training(checkpoints))
+        processes = workers(driver.pid)
+        for process in [*processes, driver]:  # as a terminal does with a whole group
             process.send_signal(signal.SIGINT)
-        return time.monotonic()
+        assert driver.wait(PATIENCE) == 130
+        wait_for(lambda: all_ended(processes))
+        assert len(processes) == 2 and "Traceback" not in driver.stdout.read()
+    after_ctrl_c = histories(checkpoints)
 
-    with ThreadPoolExecutor() as pool:
-        interrupted = pool.submit(interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            run_all(checkpoints, log=log, workers=2)
-    assert time.monotonic() - interrupted.result() < 5
-    assert len(orphans) == 2 and gone(orphans)
-
-    told = log.stat().st_size
-    with program(__file__, checkpoints, log, output=subprocess.PIPE) as driver:
-        wait_for(lambda: log.stat().st_size > told + 2 * len("0 1\n"))
-        orphans = workers(driver.pid)
+    with sweep() as driver:
+        wait_for(lambda: histories(checkpoints) != after_ctrl_c)
+        processes = workers(driver.pid)
         driver.kill()
-        wait_for(lambda: gone(orphans))
-        assert len(orphans) == 2 and driver.communicate(timeout=PATIENCE)[0] == ""
+        wait_for(lambda: all_ended(processes))
+        assert len(processes) == 2 and "Traceback" not in driver.communicate(timeout=PATIENCE)[0]
+    assert_no_epoch_was_repeated(checkpoints, after_ctrl_c)
+    after_kill = histories(checkpoints)
 
-    run_all(checkpoints, log=log, workers=2)
+    # What is left is trained where sockets, and so other processes, are not permitted.
+    no_sockets = Mock(side_effect=OSError("not permitted"))
+    monkeypatch.setattr(cluster.socket, "create_server", no_sockets)
+    console, settings = quiet_console(), Settings(checkpoints=checkpoints)
+    assert all(outcome.row for outcome in run_all(TASKS, settings, console))
+    assert "not permitted" in console.file.getvalue()
     assert results(checkpoints) == reference
-    assert_no_epoch_twice(log, 2)
+    assert_no_epoch_was_repeated(checkpoints, after_kill)
+
+    files = contents(checkpoints)
+    console = quiet_console()
+    assert all(outcome.row for outcome in run_all(TASKS, settings, console))
+    assert console.file.getvalue().count("already trained") == len(TASKS)
+    assert contents(checkpoints) == files and run_all([], settings) == []
+
+
+def free_address():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"tcp://127.0.0.1:{server.getsockname()[1]}"
 
 
 def test_an_existing_cluster(tmp_path, reference):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    address, checkpoints = free_address(), tmp_path / "runs"
+    settings, console = Settings(checkpoints=checkpoints, scheduler=address), quiet_console()
     blind = tmp_path / "blind.py"  # as a worker on a machine with another folder of this name
-    see = "lambda path: '.driver' not in str(path) and genericpath.exists(path)"
-    blind.write_text(f"import genericpath, os\nos.path.exists = {see}\n")
-    checkpoints, absent = tmp_path / "runs", Task("conv", "plane", str(tmp_path / "nothing"), 0)
-    worker = ["worker", address, "--nthreads", 1, "--no-nanny", "--local-directory", tmp_path]
-    start = partial(program, "-m", "dask")
+    exists = "lambda path: '.driver' not in str(path) and genericpath.exists(path)"
+    blind.write_text(f"import genericpath, os\nos.path.exists = {exists}\n")
+    options = ["--nthreads", 1, "--no-nanny", "--local-directory", tmp_path]
+    worker = partial(program, "-m", "dask", "worker", address, *options)
     with (
-        start("scheduler", "--host", address, "--no-dashboard") as scheduler,
-        start(*worker, "--preload", blind),
-        start(*worker),
+        ThreadPoolExecutor() as pool,
+        program("-m", "dask", "scheduler", "--host", address, "--no-dashboard") as scheduler,
+        worker("--preload", blind),
     ):
         with Client(address, timeout=PATIENCE) as client:
-            client.wait_for_workers(2, PATIENCE)
-        (*outcomes, missing), said = run_all(checkpoints, [*TASKS, absent], scheduler=address)
-        assert all(ended.row for ended in outcomes) and missing.row is None
-        assert results(checkpoints) == reference
-        unfit = rf"^worker tcp://.* not fit .* its {checkpoints} is not the driver's"
-        assert len(re.findall(unfit, said, re.M)) == 1 and not [*checkpoints.glob(".driver*")]
+            client.wait_for_workers(1, PATIENCE)
+        running = pool.submit(run_all, TASKS, settings, console)
+        wait_for(lambda: "there is no worker" in console.file.getvalue())
+        with worker():  # it comes late, and is given the runs
+            assert all(outcome.row for outcome in running.result(PATIENCE))
+            assert results(checkpoints) == reference
+            printed = console.file.getvalue()
+            assert printed.count("is given no runs") == 1 and str(checkpoints) in printed
+            assert not [*checkpoints.glob(".driver*")]
 
-        def stop():
-            wait_for(lambda: len(list(checkpoints.rglob(HISTORY))) > len(TASKS))
+            long = Task("conv", seed=5, options={"max_epochs": 10_000}, **SMALL)
+            running = pool.submit(run_all, [long], settings, quiet_console())
+            wait_for(lambda: len(histories(checkpoints)) > len(TASKS))
             scheduler.kill()
-
-        with pytest.raises(ConnectionError, match="is gone"), ThreadPoolExecutor() as pool:
-            pool.submit(stop)
-            run_all(checkpoints, [Task("conv", seed=5, **SMALL)], scheduler=address)
+            with pytest.raises(ConnectionError, match="scheduler has ended"):
+                running.result(PATIENCE)
 
 
-def test_a_scheduler_that_does_not_answer(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "PATIENCE", 1)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        for wrong in (address, address[:-1] + "x", "nowhere"):
-            with pytest.raises(ConnectionError, match=f"no scheduler at {wrong} .*; start it"):
-                run_all(tmp_path, scheduler=wrong)
+def test_a_worker_is_fit_with_the_drivers_code_and_folder(tmp_path):
+    assert find_problem(CODE, str(tmp_path)) == ""
+    assert "another version" in find_problem("other code", str(tmp_path))
+    assert str(tmp_path) in find_problem(CODE, str(tmp_path / "missing"))
 
 
-def test_without_sockets_one_after_the_other(tmp_path, monkeypatch, reference):
-    monkeypatch.setattr(engine.socket, "create_server", Mock(side_effect=OSError("not permitted")))
-    outcomes, said = run_all(tmp_path, TASKS[:1])
-    assert outcomes[0].row and "no worker processes here (not permitted)" in said
-    ((name, run),) = results(tmp_path).items()
-    assert run == reference[name] and run_all(tmp_path, [])[0] == []
+@pytest.mark.parametrize("change", ["", "x", "nowhere"])
+def test_a_scheduler_that_does_not_answer(tmp_path, monkeypatch, change):
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        wrong = {"": address, "x": address[:-1] + "x", "nowhere": "nowhere"}[change]
+        with pytest.raises(ConnectionError, match=f"no scheduler at {wrong} "):
+            run_all(TASKS, Settings(checkpoints=tmp_path, scheduler=wrong), quiet_console())
 
 
-def test_what_goes_on_is_shown(monkeypatch):
-    def shown(**options):
-        console = Console(file=io.StringIO(), width=80, **options)
-        with Board(["one", "two [b]", "three"], console) as board:
-            board.hear(0, epoch=2, epochs=10, loss=91.234, seconds=30)
-            board.hear(1, worker="tcp://a:1", said="is waiting for another process")
-            board.hear(1, worker="tcp://a:1")
-            board.hear(1, worker="tcp://b:1")
-            time.sleep(0.3)
-            board.finish(1, "diverged")
-        return console.file.getvalue()
-
-    monkeypatch.setattr("study.board.MINUTE", 0.1)
-    for said in (shown(), shown(force_terminal=True)):
-        assert "one: epoch 2 of 10, loss 91.23, 4 min left" in said
-        assert "0 of 3 done in 0 s, about 7 min left" in said
-        assert "two [b]: is waiting for another process" in said
-        assert "two [b]: goes on at tcp://b:1, because tcp://a:1 is gone" in said
-        assert "[1/3] two [b]: diverged" in said
-
-
-if __name__ == "__main__":
-    run_all(Path(sys.argv[1]), log=sys.argv[2], workers=2)
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown(terminal):
+    console = Console(file=io.StringIO(), width=90, force_terminal=terminal)
+    with ProgressDisplay(["one", "two [b]", "three"], console, interval=0.05) as display:
+        display.started(0)
+        display.epoch_finished(0, epoch=2, max_epochs=10, loss=91.234, seconds=30)
+        display.started(1)
+        display.message(1, "is waiting for another process")
+        display.message(1, "is waiting for another process")
+        display.update(1, "cell 3 of 20")
+        wait_for(lambda: "cell 3 of 20" in console.file.getvalue())
+        display.finished(1, "diverged")
+        display.update(1, "a late event")
+    printed = console.file.getvalue()
+    assert "epoch 2 of 10, loss 91.23, 4 min left" in printed
+    assert "0 of 3 done" in printed and "about 7 min left" in printed
+    assert printed.count("two [b]: is waiting for another process") == 1
+    assert "[1/3] two [b]: diverged" in printed
+    assert "late event" not in printed

@@ -1,4 +1,4 @@
-"""Moving through latent spaces: the explorer, its controls, and the page of a report."""
+"""The explorer: what it shows, its widgets, and its page."""
 
 import dataclasses
 import json
@@ -8,20 +8,17 @@ import pytest
 import torch
 from helpers import one_line, tiny_dataset, tiny_run
 from PIL import Image
-from test_study import SMALL
 from torch import nn
 
-from study import explorer as page
-from study.pages import TEMPLATES
-from study.runs import Settings, study_tasks
 from vae_core import figures
-from vae_core.controls import Controls
+from vae_core.config import ParameterSet
 from vae_core.evaluation import posterior_statistics
-from vae_core.experiment import train_or_load
-from vae_core.explorer import explore, own_image, ranked_dimensions
-from vae_core.latent import imagine, interpolate, prior_draws
+from vae_core.explorer import explore, top_latents
+from vae_core.explorer.page import PAGE, describe_layers, write_explorer_page
+from vae_core.explorer.state import load_image
+from vae_core.explorer.widgets import ExplorerWidgets
+from vae_core.latent import generate, interpolate, prior_samples
 from vae_core.models import MODELS
-from vae_core.parameter_sets import ParameterSet
 
 FOUR = ParameterSet("four", batch_size=16, learning_rate=1e-3, latent_dim=4)
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -38,59 +35,67 @@ def explorer(runs):
     return explore(*runs)
 
 
-def test_dimensions_are_ranked_by_their_kl(runs):
+def test_latents_are_ranked_by_their_kl(runs):
     model = runs[0].model
-    ranked = ranked_dimensions(model, 3)
-    kl = posterior_statistics(model, imagine(model, 2000))["kl"]
+    ranked = top_latents(model, 3)
+    kl = posterior_statistics(model, generate(model, 2000))["kl"]
     assert list(ranked) == kl.argsort(descending=True)[:3].tolist()
     assert list(ranked.values()) == sorted(ranked.values(), reverse=True)
-    assert len(ranked_dimensions(model, 99)) == 4
+    assert len(top_latents(model, 99)) == 4
 
 
-def test_below_two_models_the_images_themselves_are_mixed(runs, monkeypatch):
-    rows, draw = {}, figures.strips
+def test_below_two_models_is_the_cross_fade_of_the_images(runs, monkeypatch):
+    rows, strips = {}, figures.strips
     monkeypatch.setattr(
-        figures, "strips", lambda given, title: rows.update(given) or draw(given, title)
+        figures, "strips", lambda given, title: rows.update(given) or strips(given, title)
     )
-    explorer = explore(*runs).go(A="image 1", B="image 2")
+    explorer = explore(*runs).set_ends(A="image 1", B="image 2")
     explorer._repr_mimebundle_()
     *models, fade = rows.values()
     assert len(models) == 2
     assert torch.equal((fade[[0, -1]] * 255).byte(), explorer.images[1:3])
 
 
-def test_where_nobody_watches_the_strip_is_the_same_at_every_call(runs):
+def test_without_a_person_the_strip_is_the_same_at_every_call(runs):
     bundles = [explore(*runs)._repr_mimebundle_() for _ in range(2)]
     assert bundles[0] == bundles[1] and set(bundles[0]) == {"text/plain", "image/png"}
-    z = [prior_draws(runs[0].model, 1, seed)[0] for seed in (0, 1)]
+    z = [prior_samples(runs[0].model, 1, seed)[0] for seed in (0, 1)]
     explorer = explore(*runs)
-    way = (interpolate(runs[0].model, *z) * 255).round().byte()
-    assert torch.equal(explorer.strip(explorer.name), way)
+    path = (interpolate(runs[0].model, *z) * 255).round().byte()
+    assert torch.equal(explorer.strip(explorer.name), path)
 
 
 def test_both_models_are_shown_where_they_encode_the_same_images(explorer, runs):
-    assert explorer.shown == [explorer.name]
-    assert len(explorer.go(A="image 1", B=" image  2").shown) == 2
-    explorer.name = explorer.shown[1]
-    assert explorer.shown[0] == explorer.name and explorer.image().shape == (3, 32, 32)
+    assert explorer.visible_runs == [explorer.name]
+    assert len(explorer.set_ends(A="image 1", B=" image  2").visible_runs) == 2
+    explorer.name = explorer.visible_runs[1]
+    assert explorer.visible_runs[0] == explorer.name and explorer.image().shape == (3, 32, 32)
     data = tiny_dataset()
     assert torch.equal(explore(runs[0], dataset=data).images, data.test)
 
 
-def test_z_is_on_the_way_and_moved(explorer):
-    explorer.mix, (dimension, *_) = 0.25, explorer.kl[explorer.name]
-    z1, z2 = (prior_draws(explorer.runs[explorer.name].model, 1, seed)[0] for seed in (0, 1))
+def test_the_latents_are_on_the_path_with_the_offsets_added(explorer):
+    explorer.alpha = 0.25
+    dimension = next(iter(explorer.kl[explorer.name]))
+    z1, z2 = (prior_samples(explorer.runs[explorer.name].model, 1, seed)[0] for seed in (0, 1))
     assert torch.allclose(explorer.z, 0.75 * z1 + 0.25 * z2)
-    explorer.moves[explorer.name][dimension] = 2.0
+    explorer.offsets[explorer.name][dimension] = 2.0
     assert torch.allclose(explorer.z[dimension], 0.75 * z1[dimension] + 0.25 * z2[dimension] + 2)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "I;16", "LA"])
-def test_an_image_of_ones_own_in_any_mode(mode, tmp_path, explorer):
+def test_an_image_file_may_be_an_end(tmp_path, explorer):
     path = tmp_path / "me.tiff"
-    Image.new(mode, (50, 70)).save(path)
-    assert own_image(str(path), 32).shape == (3, 32, 32)
-    assert explorer.go(A=f" {path} ").ends["A"] == "me.tiff"
+    Image.new("CMYK", (50, 70)).save(path)
+    assert load_image(str(path), 32).shape == (3, 32, 32)
+    assert explorer.set_ends(A=f" {path} ").ends["A"].label == "me.tiff"
+
+
+def test_the_older_name_of_a_sample_is_understood(explorer):
+    explorer.set_ends(A="draw 4", B="sample 4")
+    explorer.alpha = 0.0
+    at_a = explorer.z
+    explorer.alpha = 1.0
+    assert torch.equal(at_a, explorer.z)
 
 
 def test_what_cannot_be_shown_is_one_line_below_the_fields(tmp_path, explorer):
@@ -98,58 +103,58 @@ def test_what_cannot_be_shown_is_one_line_below_the_fields(tmp_path, explorer):
     Image.new("1", (9000, 9000)).save(tmp_path / "huge.png")
     given = [tmp_path / "<b>.png", tmp_path / "huge.png", tmp_path, "/nowhere", "image 99", ""]
     given.append("~nobody/x.png")
-    controls = Controls(explorer)
+    controls = ExplorerWidgets(explorer)
     before = dict(explorer.ends), controls.picture.value
     for text in given:
         with pytest.raises(ValueError) as error:
-            explorer.go(A=str(text))
+            explorer.set_ends(A=str(text))
         assert len(one_line(error)) < 300
         controls.ends["A"].value = str(text)
         assert "role" in controls.error.value and "<b>" not in controls.error.value
         assert (explorer.ends, controls.picture.value) == before
     with pytest.raises(ValueError) as error:  # of a name too long for a file system
-        explorer.go(A="a" * 300)
+        explorer.set_ends(A="a" * 300)
     one_line(error)
-    controls.ends["A"].value = "draw 9"
+    controls.ends["A"].value = "sample 9"
     assert controls.error.value == "" and controls.picture.value != before[1]
 
 
-def test_controls_change_the_explorer(explorer):
-    threads, controls = torch.get_num_threads(), Controls(explorer)
+def test_the_widgets_change_the_explorer(explorer):
+    threads, controls = torch.get_num_threads(), ExplorerWidgets(explorer)
     seen = [controls.picture.value]
 
     def changed():
         seen.append(controls.picture.value)
         return seen[-1] not in seen[:-1]
 
-    controls.moves[0][0].value = 2.0
-    assert list(explorer.moves[explorer.name].values()) == [2.0, 0, 0, 0] and changed()
-    controls.mix[0].value = 0.5
-    assert explorer.mix == 0.5 and changed()
+    controls.offsets[0].slider.value = 2.0
+    assert list(explorer.offsets[explorer.name].values()) == [2.0, 0, 0, 0] and changed()
+    controls.alpha.slider.value = 0.5
+    assert explorer.alpha == 0.5 and changed()
     controls.spherical.value = True
     assert explorer.spherical and changed()
     controls.reset.click()
-    assert not any(explorer.moves[explorer.name].values()) and changed()
-    controls.others.click()
-    controls.pick.value = "B"
-    controls.draws[2][1].click()
-    assert explorer.ends["B"] == "draw 18" and explorer.mix == 1 and changed()
-    controls.new.click()
-    assert re.fullmatch(r"draw \d+", explorer.ends["B"]) and changed()
-    controls.name.value = list(explorer.runs)[1]
-    assert explorer.name == controls.name.value and changed()
-    assert controls.moves[0][1].description.startswith(
+    assert not any(explorer.offsets[explorer.name].values()) and changed()
+    controls.other_samples.click()
+    controls.choose_for.value = "B"
+    controls.tiles[2].button.click()
+    assert explorer.ends["B"].label == "sample 18" and explorer.alpha == 1 and changed()
+    controls.new_sample.click()
+    assert re.fullmatch(r"sample \d+", explorer.ends["B"].label) and changed()
+    controls.model.value = list(explorer.runs)[1]
+    assert explorer.name == controls.model.value and changed()
+    assert controls.offsets[0].number.description.startswith(
         f"latent {next(iter(explorer.kl[explorer.name]))}"
     )
-    explorer.go(A="image 0", B="image 1")
-    assert Controls(explorer).picture.value.count("<img alt=") == 3
+    explorer.set_ends(A="image 0", B="image 1")
+    assert ExplorerWidgets(explorer).picture.value.count("<img alt=") == 3
     assert torch.get_num_threads() == threads
 
 
 def test_runs_that_cannot_be_explored_together(runs):
     small = dataclasses.replace(runs[0], model=MODELS["fc"](4, (3, 16, 16)))
-    for given, said in (((), "no run"), (("conv",), "is no run"), ((runs[0], small), "3×16×16")):
-        with pytest.raises(ValueError, match=said) as error:
+    for given, message in (((), "no run"), (("conv",), "is no run"), ((runs[0], small), "3×16×16")):
+        with pytest.raises(ValueError, match=message) as error:
             explore(*given)
         one_line(error)
     assert len(explore(runs[0], runs[0]).runs) == 2
@@ -162,46 +167,36 @@ def with_decoder(run, *layers):
 
 
 def test_a_layer_that_the_page_does_not_know_is_named(runs):
-    assert [layer["kind"] for layer in page.layers(runs[0].model)][:2] == ["linear", "reshape"]
+    layers = describe_layers(runs[0].model)
+    assert [layer["kind"] for layer in layers][:2] == ["linear", "reshape"]
     for layer in (nn.Sigmoid(), nn.ConvTranspose2d(8, 3, 3), nn.Linear(4, 5, bias=False)):
         with pytest.raises(ValueError, match=type(layer).__name__) as error:
-            page.layers(with_decoder(runs[0], layer).model)
+            describe_layers(with_decoder(runs[0], layer).model)
         one_line(error)
     damaged = with_decoder(runs[0], nn.Linear(4, 3072)).model
     with torch.no_grad():
         damaged.decoder[0].weight[0, 0] = torch.inf
     with pytest.raises(ValueError, match="damaged"):
-        page.layers(damaged)
+        describe_layers(damaged)
 
 
-def written(path, shown, monkeypatch, capsys):
-    """The page of these runs, and what was said."""
-    monkeypatch.setattr(page, "_runs", lambda settings, tasks: iter(shown))
-    strip = page.write_explorer(Settings(report=path), [], TEMPLATES)
-    text = (path / page.PAGE).read_text("utf-8") if strip else ""
-    return text, capsys.readouterr().err
-
-
-def test_the_page_has_what_can_be_decoded_and_says_what_cannot(runs, tmp_path, monkeypatch, capsys):
+def test_the_page_holds_what_can_be_decoded_and_names_the_rest(runs, tmp_path, capsys):
+    path = tmp_path / PAGE
     named = dataclasses.replace(runs[0], dataset={**runs[0].dataset, "title": HOSTILE})
     odd = with_decoder(runs[1], nn.Sigmoid())
-    text, said = written(tmp_path, [named, odd], monkeypatch, capsys)
-    assert (
-        said.count("\n") == 1 and "Sigmoid" in said and said.startswith("explore.html is without")
-    )
-    assert HOSTILE not in text and "<img src=x" not in text and not re.search("https?:", text)
+    assert write_explorer_page(path, [named, odd])
+    text, message = path.read_text("utf-8"), capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "Sigmoid" in message
+    assert HOSTILE not in text
+    assert "<img src=x" not in text
+    assert not re.search("https?:", text)
     about = json.loads(re.search(r'<script type="application/json".*?>(.*?)</script>', text)[1])
     (model,) = about["models"]
-    assert model["data"] == f"{HOSTILE}, this report"
+    assert model["data"].startswith(HOSTILE)
     assert len(model["means"]) == len(about["images"][model["data"]]) == 12
-    assert written(tmp_path, [named], monkeypatch, capsys) == (text, "")
-    assert written(tmp_path, [odd], monkeypatch, capsys)[0] == ""
-    assert not (tmp_path / page.PAGE).exists()
-
-
-def test_a_reports_own_runs_are_on_its_page(tmp_path):
-    settings = Settings(**SMALL, checkpoints=tmp_path, report=tmp_path)
-    tasks = study_tasks(settings)
-    usual = next(task for task in tasks if task.model == "conv" and "beta" not in task.options)
-    run = train_or_load(**usual.arguments, checkpoints=tmp_path)
-    assert [found.folder for found in page._runs(settings, tasks)] == [run.folder]
+    assert write_explorer_page(path, [named])
+    assert path.read_text("utf-8") == text
+    assert capsys.readouterr().err == ""
+    assert write_explorer_page(path, [odd]) == ""
+    assert not path.exists()

@@ -13,15 +13,15 @@ def runs(tmp_path_factory):
     return {MODELS[name].title: tiny_run(folder, dataset, name) for name in ("fc", "conv")}
 
 
-def shown(figure):
+def drawn_images(figure):
     return [image.get_array() for axis in figure.axes for image in axis.images]
 
 
-def test_rows_show_each_image_in_its_place_with_labels():
+def test_rows_draw_each_image_in_its_place_with_labels():
     images = torch.rand(3, 3, 32, 32)
     rows = {"original": images, "CVAE": images.flip(0)}
     figure = figures.image_rows(rows, "A title", ["a", "b", "c"])
-    drawn = shown(figure)
+    drawn = drawn_images(figure)
     assert len(drawn) == 6
     np.testing.assert_array_equal(drawn[0], images[0].movedim(0, -1))
     np.testing.assert_array_equal(drawn[3], images[2].movedim(0, -1))
@@ -32,18 +32,18 @@ def test_rows_show_each_image_in_its_place_with_labels():
 
 def test_a_grid_leaves_the_places_after_the_last_image_empty():
     figure = figures.image_grid(torch.zeros(5, 3, 32, 32, dtype=torch.uint8), "Samples", 3)
-    assert len(figure.axes) == 6 and len(shown(figure)) == 5
+    assert len(figure.axes) == 6 and len(drawn_images(figure)) == 5
 
 
 def test_reconstructions_samples_and_interpolations_are_one_call(runs):
     models = {name: run.model for name, run in runs.items()}
     images = tiny_dataset().test[:4]
-    originals = shown(figures.reconstructions(models, images, "Reconstructions"))
+    originals = drawn_images(figures.reconstructions(models, images, "Reconstructions"))
     np.testing.assert_array_equal(originals[0], images[0].movedim(0, -1))
     assert len(originals) == 3 * 4
-    assert len(shown(figures.samples(models, "Samples", n=5))) == 2 * 5
+    assert len(drawn_images(figures.samples(models, "Samples", n=5))) == 2 * 5
     figure = figures.interpolations(models, "Walks", pairs=2)
-    assert len(shown(figure)) == 2 * 2 * 10
+    assert len(drawn_images(figure)) == 2 * 2 * 10
     assert [axis.get_title() for axis in figure.axes[:10:9]] == ["α = 0.00", "α = 1.00"]
 
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from vae_core.evaluation import unevenness
 from vae_core.latent import (
     interpolate,
-    posterior_draws,
     posterior_means,
-    posteriors,
-    prior_draws,
+    posterior_parameters,
+    posterior_samples,
+    prior_samples,
     slerp,
     traverse,
 )
@@ -20,15 +20,15 @@ from vae_core.models import ConvVAE
 
 torch.manual_seed(0)
 MODEL = ConvVAE(5, (3, 32, 32)).eval()
-Z1, Z2 = prior_draws(MODEL, 2)
+Z1, Z2 = prior_samples(MODEL, 2)
 
 
 @given(st.integers(2, 12), st.booleans())
 def test_interpolation_takes_even_steps_from_one_end_to_the_other(steps, spherical):
     strip = interpolate(MODEL, Z1, Z2, steps, spherical)
     alpha = torch.linspace(0, 1, steps)[:, None]
-    way = slerp(Z1, Z2, alpha) if spherical else (1 - alpha) * Z1 + alpha * Z2
-    torch.testing.assert_close(strip, MODEL.decode(way).detach())
+    latents = slerp(Z1, Z2, alpha) if spherical else (1 - alpha) * Z1 + alpha * Z2
+    torch.testing.assert_close(strip, MODEL.decode(latents).detach())
     torch.testing.assert_close(strip[[0, -1]], MODEL.decode(torch.stack([Z1, Z2])).detach())
 
 
@@ -54,14 +54,14 @@ def test_too_few_steps_are_refused(steps):
         interpolate(MODEL, Z1, Z2, steps)
 
 
-def test_prior_draws_are_seeded():
-    assert torch.equal(prior_draws(MODEL, 3, 1), prior_draws(MODEL, 3, 1))
-    assert not torch.equal(prior_draws(MODEL, 3, 1), prior_draws(MODEL, 3, 2))
-    draws = prior_draws(MODEL, 4000)
-    assert draws.mean().abs() < 0.03 and abs(draws.std() - 1) < 0.03
+def test_prior_samples_are_seeded():
+    assert torch.equal(prior_samples(MODEL, 3, 1), prior_samples(MODEL, 3, 1))
+    assert not torch.equal(prior_samples(MODEL, 3, 1), prior_samples(MODEL, 3, 2))
+    samples = prior_samples(MODEL, 4000)
+    assert samples.mean().abs() < 0.03 and abs(samples.std() - 1) < 0.03
 
 
-def test_traversal_is_centred_on_the_latent_and_moves_one_dimension():
+def test_traversal_is_centred_on_the_latent_and_varies_one_latent():
     strip = traverse(MODEL, Z1, 2, reach=1.5, steps=5)
     torch.testing.assert_close(strip[2], MODEL.decode(Z1[None])[0].detach())
     moved = Z1.clone()
@@ -69,20 +69,21 @@ def test_traversal_is_centred_on_the_latent_and_moves_one_dimension():
     torch.testing.assert_close(strip[0], MODEL.decode(moved[None])[0].detach())
 
 
-def test_posteriors_are_those_of_the_encoder_and_draws_follow_them():
+def test_posteriors_are_those_of_the_encoder_and_samples_follow_them():
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
-    expected = MODEL.encode(MODEL.unit_interval(images))
-    for found, of_encoder in zip(posteriors(MODEL, images, batch_size=2), expected, strict=True):
-        torch.testing.assert_close(found, of_encoder.detach())
+    expected = MODEL.encode(MODEL.to_unit_interval(images))
+    parameters = posterior_parameters(MODEL, images, batch_size=2)
+    for in_batches, at_once in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(in_batches, at_once.detach())
     torch.testing.assert_close(posterior_means(MODEL, images), expected[0].detach())
-    many = posterior_draws(MODEL, images[:1].expand(4000, -1, -1, -1), seed=1)
+    many = posterior_samples(MODEL, images[:1].expand(4000, -1, -1, -1), seed=1)
     mu, deviation = expected[0][0].detach(), (expected[1][0] / 2).exp().detach()
     torch.testing.assert_close(many.mean(0), mu, atol=0.1, rtol=0)
     torch.testing.assert_close(many.std(0), deviation, atol=0.1, rtol=0)
 
 
-def test_unevenness_of_an_even_walk_and_of_a_jump():
+def test_unevenness_of_an_even_path_and_of_a_jump():
     starts, ends = torch.zeros(2, 5), torch.ones(2, 5)
     for decode, expected in ((lambda z: z, 1), (lambda z: (z > 0.5).float(), 9)):
-        found = unevenness(SimpleNamespace(decode=decode), starts, ends, 10)
-        assert found.tolist() == pytest.approx([expected] * 2, rel=1e-5)
+        ratios = unevenness(SimpleNamespace(decode=decode), starts, ends, 10)
+        assert ratios.tolist() == pytest.approx([expected] * 2, rel=1e-5)

@@ -1,4 +1,4 @@
-"""What make passes on, calls and removes, in a clone whose path no shell likes."""
+"""What make passes on, calls and removes, in a clone whose path is dangerous in a shell."""
 
 import json
 import os
@@ -11,9 +11,12 @@ import pytest
 
 from vae_core.storage import PROJECT
 
-VICIOUS = ["my faces", "of celeba stars", "it's", 'say "so"', "$HOME $x $(touch pwned) ${y}"]
-VICIOUS += ["a;touch pwned", "`touch pwned`", "a&touch pwned|b>c", "(2) [3] {4}", "50%*?#~!"]
-VICIOUS += ["back\\slash\\", "new\nline", "猫 Ärger", "-n"]
+# Names of files that are dangerous in a shell or in make.
+AWKWARD = ["my faces", "of celeba stars", "it's", 'say "so"', "$HOME $x $(touch pwned) ${y}"]
+AWKWARD += ["a;touch pwned", "`touch pwned`", "a&touch pwned|b>c", "(2) [3] {4}", "50%*?#~!"]
+AWKWARD += ["back\\slash\\", "new\nline", "猫 Ärger", "-n"]
+TEXTS = ("DATASET", "FACES", "REPORT", "RESULTS", "GRID")  # settings that may be any text
+# What each target runs, apart from `vae_study`.
 TOOLS = {"test": "ruff ruff pytest pytest", "pair": "jupytext", "reference": "jupytext nbconvert"}
 TOOLS |= {"lab": "jupyterlab", "bench": ""}
 PYTHON = shlex.quote(sys.executable)
@@ -29,7 +32,7 @@ END
 
 @pytest.fixture
 def clone(tmp_path):
-    """A clone at a bad place, with an environment whose python notes how it was called."""
+    """A clone at an awkward path, with an environment whose python writes down its calls."""
     folder = tmp_path / "a b" / "it's (2) $x;y" / "vae"
     (folder / ".venv" / "bin").mkdir(parents=True)
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
@@ -51,26 +54,27 @@ def calls(folder):
     return [json.loads(line) for line in (folder / "calls").read_text("utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("name", VICIOUS)
-def test_what_a_user_gives_reaches_python_character_for_character(clone, name):
-    done = make(clone, "report", f"DATASET={name}", f"REPORT=x/{name}", FACES=name, SETS="p1 p1")
+@pytest.mark.parametrize("first", range(0, len(AWKWARD), len(TEXTS)))
+def test_a_setting_reaches_python_character_for_character(clone, first):
+    settings = dict(zip(TEXTS, AWKWARD[first : first + len(TEXTS)], strict=False))
+    settings["SETS"] = "p1 p1"
+    done = make(clone, "report", *(f"{name}={text}" for name, text in settings.items()))
     assert done.returncode == 0, done.stderr
-    ((arguments, given),) = calls(clone)
-    assert arguments == ["-m", "study", "report"]
-    given.pop("VAE_PYTHON")
-    expected = {"DATASET": name, "REPORT": f"x/{name}", "FACES": name, "SETS": "p1 p1"}
-    assert given == {f"VAE_{setting}": value for setting, value in expected.items()}
+    ((arguments, passed),) = calls(clone)
+    assert arguments == ["-m", "vae_study", "report"]
+    passed.pop("VAE_PYTHON")
+    assert passed == {f"VAE_{name}": text for name, text in settings.items()}
     assert not list(clone.rglob("pwned"))
 
 
-def test_what_is_not_given_is_not_passed_and_what_is_empty_is(clone):
+def test_a_missing_setting_is_not_passed_on_and_an_empty_one_is(clone):
     make(clone, "study", "DATASET=")
-    ((_, given),) = calls(clone)
-    assert given == {"VAE_DATASET": "", "VAE_PYTHON": "python3"}
+    ((_, passed),) = calls(clone)
+    assert passed == {"VAE_DATASET": "", "VAE_PYTHON": "python3"}
 
 
 @pytest.mark.parametrize("target", TOOLS)
-def test_every_tool_is_this_pythons_and_nothing_is_removed(clone, target):
+def test_a_target_runs_tools_of_its_environment_and_removes_nothing(clone, target):
     (clone.parent / "neighbour.txt").write_text("not yours")
     before = {*clone.parent.rglob("*"), clone / "calls"}
     assert make(clone, "-j4", target).returncode == 0
@@ -78,7 +82,7 @@ def test_every_tool_is_this_pythons_and_nothing_is_removed(clone, target):
     assert tools == TOOLS[target].split() and {*clone.parent.rglob("*")} == before
 
 
-def test_clean_removes_only_what_make_has_made(clone):
+def test_clean_removes_only_folders_that_make_has_made(clone):
     (clone / "report").mkdir()
     (clone / "mine").mkdir()
     assert make(clone, "clean", "REPORT=mine", REPORT="mine").returncode == 0
@@ -90,9 +94,9 @@ def test_clean_removes_only_what_make_has_made(clone):
 
 
 def test_help_names_every_target(clone):
-    said = make(clone).stdout
+    lines = make(clone).stdout.splitlines()
     targets = "help report study answer sweep publish lab pair reference test bench clean"
-    assert [line.split()[0] for line in said.splitlines()] == targets.split()
+    assert [line.split()[0] for line in lines] == targets.split()
 
 
 @pytest.mark.parametrize(
@@ -110,9 +114,9 @@ def test_an_environment_that_cannot_be_built_is_one_line(clone, fails, advice):
 
 
 def test_a_copied_clone_runs_its_own_code(clone):
-    """Its environment is copied with it and made by the same recipe."""
+    """The environment is copied with the clone, and is built by the Makefile."""
     shutil.rmtree(clone / ".venv")
-    python = clone / "python"  # makes an environment without the packages
+    python = clone / "python"  # builds an environment without the packages
     python.write_text(f'#!/bin/sh\n[ "$2" != venv ] || exec {PYTHON} -m venv --without-pip .venv\n')
     python.chmod(0o755)
     (clone / "requirements.txt").write_text("")
@@ -126,8 +130,8 @@ def test_a_copied_clone_runs_its_own_code(clone):
     shutil.copytree(clone, copy, symlinks=True)
     shutil.rmtree(clone / "vae_core")
     command = [copy / ".venv" / "bin" / "python", "-c", "import vae_core; print(vae_core.__file__)"]
-    said = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True).stdout
-    assert said.strip() == str(copy / "vae_core" / "__init__.py")
+    printed = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == str(copy / "vae_core" / "__init__.py")
 
 
 def test_no_line_ending_is_changed_in_a_clone(tmp_path):
@@ -135,6 +139,6 @@ def test_no_line_ending_is_changed_in_a_clone(tmp_path):
     for command in ("init --quiet", "check-attr text eol -- checkpoints/a/run.json a.py"):
         command = ["git", *command.split()]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    # So git compares and writes the bytes of a run, and line feeds in all that is text.
+    # Git keeps the bytes of a run, and writes line feeds into all text files.
     assert "checkpoints/a/run.json: text: unset\n" in done.stdout
     assert "a.py: text: auto\na.py: eol: lf\n" in done.stdout

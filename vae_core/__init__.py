@@ -1,13 +1,15 @@
-"""A study of two variational autoencoders, fully connected and convolutional.
+"""Variational autoencoders, fully connected and convolutional: models, loss, training, analysis.
 
 The files in reading order:
 
-1. `models`, `loss`, `parameter_sets`: what is compared, layer by layer; `baselines`: with what
-2. `training`: the loop and early stopping; `latent`: walks through what it has learned, and
-   `explorer`, `controls`: by hand
-3. `evaluation`, `figures`, `tables`: numbers, images and what they say
-4. `experiment`, `checkpoints`: a run by its name, trained or loaded, and its folder
-5. `data`: any images as three parts; `hardware`, `storage`: what the rest stands on
+1. `models/`, `loss`: the models, layer by layer, and what they minimize
+2. `config`, `training`: the parameter sets p1, p2 and p3; the loop and early stopping
+3. `latent`, `evaluation`: samples, interpolation, traversal; every number that is measured
+4. `intervals`, `figures`: means over seeds and tests; figures in one style
+5. `data/`: any images as a training, a validation and a test part
+6. `runs/`: a run by its configuration, trained or loaded; its folder; tables of results
+7. `explorer/`: latent spaces by hand, in Jupyter and in a page that needs no server
+8. `storage`: whole files, locks, messages, checks
 """
 
 import ctypes
@@ -15,14 +17,14 @@ from contextlib import suppress
 
 __version__ = "2.0.0"
 
-# A training step frees and allocates the same large buffers. glibc would give them back to the
-# kernel, which takes them away and clears them again at every step: a third of the FC-VAE's time.
-# Systems with another C library do not have these settings, and nothing happens there.
+# Options of glibc's mallopt, from malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+
+# A training step frees and allocates the same large buffers. By default glibc gives them back to
+# the kernel and clears them again at every step, a third of the FC-VAE's time. This must be set
+# before torch is imported. Other C libraries do not have these options, and nothing happens there.
 with suppress(OSError, AttributeError, TypeError):
     _mallopt = ctypes.CDLL(None).mallopt
-    _mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
-    _mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-    _mallopt(-2, 64 << 20)  # M_TOP_PAD
-
-# After the memory's settings, which torch would be too late for; it registers its models.
-from vae_core import baselines  # noqa: F401
+    _mallopt(M_MMAP_THRESHOLD, 32 << 20)
+    _mallopt(M_TRIM_THRESHOLD, 1 << 30)
+    _mallopt(M_TOP_PAD, 64 << 20)

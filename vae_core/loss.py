@@ -1,16 +1,20 @@
 """The loss of a variational autoencoder: the negative evidence lower bound (ELBO)."""
 
+import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+LOSS_PARTS = ("loss", "reconstruction", "kl")  # in histories, summaries and tables
 
 
 class ELBO(NamedTuple):
-    """The loss and its two parts, each [N]: nats per image, one value an image."""
+    """The negative ELBO and its two parts, each [N]: one value an image."""
 
-    total: Tensor  # reconstruction + beta * kl, what training makes small
+    total: Tensor  # what training minimizes, in nats per image
     reconstruction: Tensor  # the squared error of an image
-    kl: Tensor  # the Kullback-Leibler divergence of the posterior from the prior
+    kl: Tensor  # KL(q(z|x) || p(z)) in nats per image
 
 
 def elbo(
@@ -20,23 +24,37 @@ def elbo(
     logvar: Tensor,
     beta: float = 1.0,
     reduction: str = "sum",
+    variance: Tensor | None = None,
 ) -> ELBO:
     """Return the negative ELBO of each image and its parts.
 
-    The squared error is the negative log-likelihood of a Gaussian decoder of variance 1/2, up to a
-    constant. `beta` is the weight of Higgins et al. 2017 ("beta-VAE").
+    Without a `variance`, the total is squared error + beta * KL, the loss of the original study.
+    The squared error is the negative log-likelihood of a Gaussian decoder of variance 1/2, up to
+    the constant D/2 * log(pi), where D is the number of values of an image.
+
+    With a `variance` the total is D/2 * log(2 pi variance) + squared error / (2 variance)
+    + beta * KL, constant included (the calibrated decoder of Rybkin et al. 2021, "Simple and
+    Effective VAE Training with Calibrated Decoders", arXiv:2006.13202).
 
     Args:
         reconstruction, images: the decoded and the original images [N, C, H, W] in [0, 1].
-        mu, logvar: means and logs of the variances of the posteriors, [N, latent_dim].
-        beta: weight of the KL term.
-        reduction: "sum" adds the squared errors of an image's values, as the study does;
-            "mean" averages them, which leaves the KL term far too heavy beside them.
+        mu, logvar: means and log variances of the posteriors, [N, latent_dim].
+        beta: weight of the KL term (Higgins et al. 2017, "beta-VAE").
+        reduction: "sum" adds the squared errors of an image's values; "mean" averages them, which
+            makes the KL term D times as heavy.
+        variance: variance of the Gaussian decoder, a scalar.
     """
-    squared_error = (reconstruction - images).square().flatten(1)
-    error = squared_error.sum(1) if reduction == "sum" else squared_error.mean(1)
+    squared_errors = (reconstruction - images).square().flatten(1)
+    if reduction == "sum":
+        error = squared_errors.sum(1)
+    else:
+        error = squared_errors.mean(1)
     kl = kl_per_dimension(mu, logvar).sum(1)
-    return ELBO(error + beta * kl, error, kl)
+    if variance is None:
+        return ELBO(error + beta * kl, error, kl)
+    values = squared_errors.shape[1]
+    constant = values / 2 * torch.log(2 * math.pi * variance)
+    return ELBO(constant + error / (2 * variance) + beta * kl, error, kl)
 
 
 def kl_per_dimension(mu: Tensor, logvar: Tensor) -> Tensor:

@@ -1,54 +1,106 @@
-"""Decoded images in one file that is mapped into memory: loading takes a moment and no memory."""
+"""Decoded images in one file that is mapped into memory, so that loading takes no memory."""
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from vae_core.storage import held, progress, say, writing
+from vae_core.storage import atomic_open, locked, print_error, progress_bar
 
-HEADER = 4096  # bytes before the images: the file's name, the sizes of the parts, the fingerprint
+HEADER = 4096  # bytes before the images: a description of the file as JSON
+
+Labels = list[list[str]]  # the class of each image, in three lists
 
 
-def cached(path: Path, size: int, build) -> tuple[tuple[torch.Tensor, ...], str]:
-    """Return the parts of a set, uint8 [n, 3, size, size], and its fingerprint.
+class Build(NamedTuple):
+    """A data set that is about to be decoded."""
 
-    Where the file is missing or damaged, one process asks `build()` for the sizes of the parts and
-    the images in blocks; the others wait.
+    sizes: list[int]  # of the training, validation and test part
+    blocks: Iterator[np.ndarray]  # the images of all parts in order, uint8 [n, 3, size, size] each
+    labels: Labels | None  # None: unknown
+
+
+class CachedImages(NamedTuple):
+    """A decoded data set."""
+
+    parts: tuple[torch.Tensor, ...]  # uint8 [n, 3, size, size]
+    fingerprint: str  # hash of the sizes and the bytes of the images
+    labels: tuple[np.ndarray, ...] | None
+
+
+def load_cached(path: Path, size: int, build: Callable[[], Build]) -> CachedImages:
+    """Return the data set in a cache file; build the file where it is missing or damaged.
+
+    One process builds it; the others wait.
     """
-    # Whatever stands in a damaged file, the answer is to build it again.
+    # Whatever a damaged file makes the libraries raise, the answer is to build it again.
     with suppress(Exception):
-        return _read(path, size)
-    with held(path):
+        return read_cache(path, size)
+    with locked(path):
         with suppress(Exception):  # another process may have built it meanwhile
-            return _read(path, size)
+            return read_cache(path, size)
         if path.exists():
-            say(f"{path} is damaged; building it again")
-        sizes, blocks = build()
-        digest = hashlib.sha256(",".join(map(str, sizes)).encode())
-        bar = progress(total=sum(sizes), desc=f"preparing {path.stem}", unit=" images")
-        # Closed here, since threads wait in it: whoever collects what is left of it could deadlock.
-        with writing(path) as file, bar, closing(blocks):
-            file.write(bytes(HEADER))
-            for block in blocks:
-                file.write(content := block.tobytes())
-                digest.update(content)
-                bar.update(len(block))
-            file.seek(0)
-            header = json.dumps([path.name, sizes, digest.hexdigest()[:16]])
-            file.write(header.encode().ljust(HEADER))
-        return _read(path, size)
+            print_error(f"{path} is damaged; building it again")
+        write_cache(path, build())
+        return read_cache(path, size)
 
 
-def _read(path, size):
+def write_cache(path: Path, build: Build) -> None:
+    """Decode a data set into a cache file: header, images, labels."""
+    digest = size_digest(build.sizes)
+    labels = json.dumps(build.labels).encode()
+    bar = progress_bar(total=sum(build.sizes), desc=f"preparing {path.stem}", unit=" images")
+    # The blocks are closed here, since threads wait in them: left to the garbage collector, which
+    # may run while another thread starts, they could cause a deadlock.
+    with atomic_open(path) as file, bar, closing(build.blocks):
+        file.write(bytes(HEADER))
+        for block in build.blocks:
+            content = block.tobytes()
+            file.write(content)
+            digest.update(content)
+            bar.update(len(block))
+        file.write(labels)
+        file.seek(0)
+        header = {
+            "file": path.name,
+            "sizes": build.sizes,
+            "fingerprint": digest.hexdigest()[:16],
+            "labels": hashlib.sha256(labels).hexdigest(),
+        }
+        file.write(json.dumps(header).encode().ljust(HEADER))
+
+
+def read_cache(path: Path, size: int) -> CachedImages:
+    """Read a cache file of images of this size; raise any error where it is damaged."""
     with path.open("rb") as file:
-        name, sizes, fingerprint = json.loads(file.read(HEADER))
-    images = np.memmap(path, np.uint8, "c", HEADER).reshape(-1, 3, size, size)
-    digest = hashlib.sha256(",".join(map(str, sizes)).encode())
+        header = json.loads(file.read(HEADER))
+        sizes = header["sizes"]
+        shape = (sum(sizes), 3, size, size)
+        images = np.memmap(path, np.uint8, "c", HEADER, shape)
+        file.seek(HEADER + images.nbytes)
+        labels = file.read()
+    digest = size_digest(sizes)
     digest.update(images)
-    if (name, fingerprint) != (path.name, digest.hexdigest()[:16]):
-        raise ValueError("damaged")
-    return torch.from_numpy(images).split(sizes), fingerprint
+    if header["file"] != path.name or header["fingerprint"] != digest.hexdigest()[:16]:
+        raise ValueError("the images are not those of the header")
+    if hashlib.sha256(labels).hexdigest() != header["labels"]:
+        raise ValueError("the labels are not those of the header")
+    parts = torch.from_numpy(images).split(sizes)
+    return CachedImages(parts, header["fingerprint"], label_arrays(json.loads(labels)))
+
+
+def size_digest(sizes: list[int]):
+    """Return a SHA-256 that has the sizes of the parts in it."""
+    return hashlib.sha256(",".join(map(str, sizes)).encode())
+
+
+def label_arrays(labels: Labels | None) -> tuple[np.ndarray, ...] | None:
+    """Return labels as arrays of text."""
+    if labels is None:
+        return None
+    return tuple(np.array(part, str) for part in labels)

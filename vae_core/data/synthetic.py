@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from vae_core.storage import whole_number
+from vae_core.storage import check_int
 
 CHUNK = 128 * 32 * 32  # pixels drawn at once: few enough for their fields to stay in the cache
 SOFT = 3 / 16  # the width of a soft edge
@@ -77,7 +77,7 @@ def faces(n: int, seed: int = 0, size: int = 32) -> tuple[torch.Tensor, dict]:
 
 def draw_factors(name: str, n: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Draw the factors of `n` images of "shapes" or "faces": an array [n] for each."""
-    n, rng = whole_number("n", n, 1), np.random.default_rng(whole_number("seed", seed, 0))
+    n, rng = check_int("n", n, 1), np.random.default_rng(check_int("seed", seed, 0))
     return {
         factor: rng.integers(span, size=n) if isinstance(span, int) else rng.uniform(*span, n)
         for factor, span in FACTORS[name].items()
@@ -86,16 +86,16 @@ def draw_factors(name: str, n: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 def render(name: str, factors: dict[str, np.ndarray], size: int = 32) -> Iterator[np.ndarray]:
     """Draw the images that belong to `factors`: blocks [k, 3, size, size] of a few at a time."""
-    x = (np.arange(whole_number("size", size, 8), dtype=np.float32) + 0.5) * (2 / size) - 1
+    x = (np.arange(check_int("size", size, 8), dtype=np.float32) + 0.5) * (2 / size) - 1
     xy, step = (x, x[:, None]), max(1, CHUNK // size**2)
     draw, backdrops = {"shapes": (_draw_shape, BACKDROPS), "faces": (_draw_face, WALLS)}[name]
     for start in range(0, len(factors["x"]), step):
         part = np.s_[start : start + step, None, None]
-        some = {factor: values[part].astype(np.float32) for factor, values in factors.items()}
-        cos, sin = _cos_sin(some["light"])
-        lit = 0.93 + 0.13 * (sin * xy[0] - cos * xy[1])
-        canvas = _colour(backdrops, some.pop("background")) * lit[:, None]
-        draw(canvas, xy, **some)
+        values = {name: factor[part].astype(np.float32) for name, factor in factors.items()}
+        cos, sin = _cos_sin(values["light"])
+        light = 0.93 + 0.13 * (sin * xy[0] - cos * xy[1])
+        canvas = _colour(backdrops, values.pop("background")) * light[:, None]
+        draw(canvas, xy, **values)
         yield (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
@@ -162,7 +162,7 @@ OUTLINES = {
 }
 
 
-def _draw_shape(canvas, xy, kind, hue, x, y, size, angle, light):
+def _draw_shape(canvas, xy, hue, x, y, size, angle, light, **factors):
     cos, sin = _cos_sin(light)
     pixel = 2 / xy[0].size
 
@@ -170,8 +170,8 @@ def _draw_shape(canvas, xy, kind, hue, x, y, size, angle, light):
         u, v = _local(xy, x, y, size, angle)
         d = np.empty_like(u)
         for index, name in enumerate(KINDS):
-            some = kind.ravel() == index
-            d[some] = OUTLINES[name](u[some], v[some])
+            chosen = factors["kind"].ravel() == index
+            d[chosen] = OUTLINES[name](u[chosen], v[chosen])
         return d * size
 
     d = distance(x, y)

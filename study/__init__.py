@@ -1,1 +1,0 @@
-"""What `make` runs: the list of runs, the engine, the pages, publishing."""

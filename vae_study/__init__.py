@@ -1,0 +1,1 @@
+"""What `make` runs: settings, the list of runs, the engine, pages, sweeps, publishing."""
