@@ -69,15 +69,21 @@ reference: pair ## execute the notebooks on published runs and store their outpu
 	    --NotebookExporter.preprocessors=nbconvert.preprocessors.CoalesceStreamsPreprocessor \
 	    --ExecutePreprocessor.record_timing=False notebooks/[0-9]*.ipynb
 
+# Whole files are shared out to two processes; the longest ones begin.
+SHARED_OUT := -n 2 --dist loadfile --no-loadscope-reorder
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+LONGEST := $(filter notebooks/09% notebooks/07%,$(NOTEBOOKS))
+LONGEST_FIRST := $(LONGEST) $(filter-out $(LONGEST),$(NOTEBOOKS))
+
 # The shapes are built before two notebooks need them at the same time: the one that waits would
 # print so, which no stored output has.
 test: .venv/.ready ## lint, unit tests, pair check, and nbval on the notebooks
 	$(RUN) ruff check .
 	$(RUN) ruff format --check --quiet .
-	$(RUN) pytest -n 2 --dist loadfile tests
+	$(RUN) pytest $(SHARED_OUT) tests
 	@.venv/bin/python -c 'from vae_core.data import load_dataset; load_dataset("shapes")'
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env \
-	    --nbval-cell-timeout 300 --nbval-sanitize-with notebooks/nbval.cfg notebooks
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest $(SHARED_OUT) --nbval --nbval-current-env \
+	    --nbval-cell-timeout 300 --nbval-sanitize-with notebooks/nbval.cfg $(LONGEST_FIRST)
 
 bench: .venv/.ready ## measure training speed against a usual notebook's recipe
 	@.venv/bin/python benchmarks/bench.py

@@ -228,11 +228,11 @@ print(f"for scale, draws and others that are moved by one: {own_kind(moved, draw
 # distribution to its codes, and draw from that one instead.
 
 # %%
-own = torch.distributions.MultivariateNormal(
+group = torch.distributions.MultivariateNormal(
     points["autoencoder"].mean(0), torch.cov(points["autoencoder"].T)
 )
 torch.manual_seed(1)
-share = own_kind(points["autoencoder"], own.sample((len(data.test),)))
+share = own_kind(points["autoencoder"], group.sample((len(data.test),)))
 print(f"autoencoder, with a normal distribution of its own: {share:.2f}")
 
 # %% [markdown]
@@ -246,10 +246,10 @@ print(f"autoencoder, with a normal distribution of its own: {share:.2f}")
 plain = large["autoencoder"]
 mu = posterior_means(plain, data.test)
 # Weighted sums of the codes: draws from the normal distribution of their mean and covariance
-own = mu.mean(0) + torch.randn(10, len(mu)) @ (mu - mu.mean(0)) / (len(mu) - 1) ** 0.5
+group = mu.mean(0) + torch.randn(10, len(mu)) @ (mu - mu.mean(0)) / (len(mu) - 1) ** 0.5
 rows = {
     "N(0, 1)": prior_samples(plain, 10, seed=3),
-    "a normal distribution\nof its own": own,
+    "a normal distribution\nof its own": group,
 }
 figures.image_rows(
     {label: plain.decode(z).detach() for label, z in rows.items()},
@@ -294,8 +294,8 @@ print(inspect.getsource(VAE.reparameterize))
 for name, model in [*models.items(), *large.items()]:
     drawn, of_mean = evaluate(model, data.test)["reconstruction"], model.reconstruct(data.test)
     error = (of_mean - data.test / 255).square().sum((1, 2, 3)).mean()
-    told = f"squared error {drawn:.1f} per test image, {error:.1f} from the mean of the posterior"
-    print(f"{name}, {model.latent_dim} latents: {told}")
+    parts = f"squared error {drawn:.1f} per test image, {error:.1f} from the mean of the posterior"
+    print(f"{name}, {model.latent_dim} latents: {parts}")
 
 # %% [markdown]
 # With two latents the two err alike, as far as one seed can show: both are short of room (and the

@@ -268,10 +268,10 @@ title = f"Squared error by place, test images of {data.title}"
 figure, axes = figures.panels(len(errors), title, (12, 4))
 highest = max(float(error.mean(0).max()) for error in errors.values())
 for axis, (name, error) in zip(axes[0], errors.items(), strict=True):
-    shown = axis.imshow(error.mean(0), cmap="magma", norm=PowerNorm(0.5, 0, highest))
+    text = axis.imshow(error.mean(0), cmap="magma", norm=PowerNorm(0.5, 0, highest))
     axis.set(title=f"{name}: {error.mean(0).sum():.1f} per image in all", xlabel="x", ylabel="y")
     axis.grid(visible=False)
-figure.colorbar(shown, ax=axes, label="squared error, sum over colours (root scale)")
+figure.colorbar(text, ax=axes, label="squared error, sum over colours (root scale)")
 plt.show()
 
 # %%
@@ -313,11 +313,11 @@ mean_image = data.test.float().mean(0).round().byte()[None]
 kinds = {"test images": data.test, "drawn faces": faces, "negatives": 255 - data.test}
 kinds |= {"noise": noise, "the checkerboard": board, "the mean of the test images": mean_image}
 rows = {
-    kind: {
-        "images": len(some),
-        **{name: f"{evaluate(model, some)['loss']:.0f}" for name, model in trained.items()},
+    label: {
+        "images": len(subset),
+        **{name: f"{evaluate(model, subset)['loss']:.0f}" for name, model in trained.items()},
     }
-    for kind, some in kinds.items()
+    for label, subset in kinds.items()
 }
 print("nats per image\n" + pd.DataFrame(rows).transpose().to_string())
 
@@ -337,10 +337,10 @@ print("nats per image\n" + pd.DataFrame(rows).transpose().to_string())
 # %%
 table = with_original_loss(read_results(PROJECT / "figures" / "results.csv"))
 table = table[(table["title"] == "CIFAR-10 (JPEG)") & (table["params"] == params)]
-for model, own in table.groupby("model"):
-    loss, reconstruction, kl = (own[f"test_{part}"] for part in ("loss", "reconstruction", "kl"))
+for model, group in table.groupby("model"):
+    loss, reconstruction, kl = (group[f"test_{part}"] for part in ("loss", "reconstruction", "kl"))
     parts = f"reconstruction {format_mean_sd(reconstruction)}, KL {format_mean_sd(kl)}"
-    seeds = f"seeds: {len(own)}"
+    seeds = f"seeds: {len(group)}"
     print(f"{models.MODELS[model].title}: test loss {format_mean_sd(loss)} ({parts}; {seeds})")
 
 # %% [markdown]

@@ -264,8 +264,8 @@ for run in first:
     used, share = int((kl > 0.1).sum()), kl[kl > 0.1].sum() / kl.sum()
     name, model = run.config.params.name, run.model
     ends = table[(table["params"] == name) & (table["model"] == model.name)]["epochs"]
-    told = f"{used} latents with {share:.0%} of the KL; epochs of {counted}:"
-    print(f"{name} {model.title}: {told} {', '.join(f'{n:.0f}' for n in ends)}")
+    parts = f"{used} latents with {share:.0%} of the KL; epochs of {counted}:"
+    print(f"{name} {model.title}: {parts} {', '.join(f'{n:.0f}' for n in ends)}")
 
 # %% [markdown]
 # The FC-VAE was ended with nine latents that matter in p1 and in p3, and has fourteen at the end of
@@ -328,9 +328,9 @@ if dataset == "published":
         ("test_loss", ("p3", "fc"), p2),
         ("epochs", p2, ("p2", "conv")),
     ):
-        found = welch_difference(of.loc[larger, column], of.loc[smaller, column])
-        told = " − ".join(" ".join(name) for name in (larger, smaller))
-        print(f"- {column.replace('_', ' ')}, {told}: {found}, p = {found.p_value:.3f}")
+        result = welch_difference(of.loc[larger, column], of.loc[smaller, column])
+        parts = " − ".join(" ".join(name) for name in (larger, smaller))
+        print(f"- {column.replace('_', ' ')}, {parts}: {result}, p = {result.p_value:.3f}")
 
 # %% [markdown]
 # The interval of the epochs with p2 does: asked alone it would be enough, as one of three it is

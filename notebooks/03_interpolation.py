@@ -45,7 +45,7 @@ if dataset == "published":
         "FC-VAE, CIFAR-10": published_run("fc", params, "cifar10-jpeg", seed),
     }
     first, title = runs["CVAE, faces"].model, "CelebA (first 9,000)"
-    images, kind = generate(first, 100, seed + 2), "imagined"
+    images, variant = generate(first, 100, seed + 2), "imagined"
 else:
     data = load_dataset(dataset, limit=limit, fraction=dataset_info(dataset).fraction, size=size)
     options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
@@ -54,7 +54,7 @@ else:
         "FC-VAE": train_or_load("fc", params, data, **options),
     }
     first, title = runs["CVAE"].model, data.title
-    images, kind = data.test, "test"
+    images, variant = data.test, "test"
 models = {name: run.model for name, run in runs.items()}
 shapes = published_run("conv", "p2", "shapes").model
 linear = published_run("linear", "p2", "cifar10-jpeg").model
@@ -93,9 +93,9 @@ walkers = {**models, "CVAE, shapes": shapes, "linear VAE, CIFAR-10": linear}
 for name, model in walkers.items():
     starts, ends = (prior_samples(model, 50, seed) for seed in (1, 2))
     with torch.no_grad():
-        one, other, middle = (model.decode(way) for way in (starts, ends, (starts + ends) / 2))
-    from_fade = (middle - (one + other) / 2).square().sum()
-    share = float((from_fade / (one - other).square().sum()).sqrt())
+        item, other, middle = (model.decode(way) for way in (starts, ends, (starts + ends) / 2))
+    from_fade = (middle - (item + other) / 2).square().sum()
+    share = float((from_fade / (item - other).square().sum()).sqrt())
     print(f"{name}: half-way, walk and cross-fade are {share:.0%} as far apart as the two ends")
 print("(distance between images: the root of the summed squared error; 50 pairs)")
 
@@ -139,7 +139,9 @@ plt.show()
 
 # %%
 starts, ends = prior_samples(first, 100, 1), prior_samples(first, 100, 2)
-circle = [slerp(one, other, torch.tensor([[0.5]])) for one, other in zip(starts, ends, strict=True)]
+circle = [
+    slerp(item, other, torch.tensor([[0.5]])) for item, other in zip(starts, ends, strict=True)
+]
 with torch.no_grad():
     middles = {
         "the ends": first.decode(starts),
@@ -167,7 +169,7 @@ for place, decoded in middles.items():
 means = posterior_means(first, images[:8])
 ends = zip(means[::2], means[1::2], strict=False)
 strips = {f"pair {n}": interpolate(first, *pair) for n, pair in enumerate(ends, start=1)}
-figures.strips(strips, f"Between two encoded {kind} images, {title}")
+figures.strips(strips, f"Between two encoded {variant} images, {title}")
 plt.show()
 
 # %% [markdown]
@@ -228,13 +230,13 @@ plt.show()
 # Choose two seeds, and the way between.
 
 # %%
-here, there, spherical = 11, 12, True
+here, end, spherical = 11, 12, True
 walks = {}
 for name, model in models.items():
-    ends = (prior_samples(model, 1, number)[0] for number in (here, there))
+    ends = (prior_samples(model, 1, number)[0] for number in (here, end))
     walks[name] = interpolate(model, *ends, spherical=spherical)
 way = "around" if spherical else "straight"
-figures.strips(walks, f"From the draw of seed {here} to that of seed {there}, {way}")
+figures.strips(walks, f"From the draw of seed {here} to that of seed {end}, {way}")
 plt.show()
 
 # %% [markdown]

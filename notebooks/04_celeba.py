@@ -42,13 +42,13 @@ from vae_study.claims import with_original_loss
 # %%
 if dataset == "published":
     run, solved = (published_run(name, params, "celeba-9k", seed) for name in ("conv", "linear"))
-    title, kind = run.dataset["title"], "imagined"
+    title, label = run.dataset["title"], "imagined"
     images = generate(run.model, 500, seed + 1)
 else:
     data = load_dataset(dataset, limit=limit, fraction=dataset_info(dataset).fraction, size=size)
     options = {"seed": seed, "max_epochs": max_epochs, "precision": precision}
     run, solved = (train_or_load(name, params, data, **options) for name in ("conv", "linear"))
-    title, kind, images = data.title, "test", data.test
+    title, label, images = data.title, "test", data.test
 model = run.model
 
 # %% tags=["report"]
@@ -82,9 +82,11 @@ print(
 table = read_results(PROJECT / "figures" / "results.csv")
 table = with_original_loss(table[table["params"] == "p2"])
 rows = {}
-for (of, name), own in table[table["model"] != "fc"].groupby(["title", "model"], sort=False):
-    parts = {part: format_mean_sd(own[f"test_{part}"]) for part in ("loss", "reconstruction", "kl")}
-    rows[f"{MODELS[name].title}, {of}"] = {"seeds": len(own), **parts}
+for (of, name), group in table[table["model"] != "fc"].groupby(["title", "model"], sort=False):
+    parts = {
+        part: format_mean_sd(group[f"test_{part}"]) for part in ("loss", "reconstruction", "kl")
+    }
+    rows[f"{MODELS[name].title}, {of}"] = {"seeds": len(group), **parts}
 pd.DataFrame(rows).transpose()
 
 # %% [markdown]
@@ -101,8 +103,8 @@ pd.DataFrame(rows).transpose()
 both = {"CVAE": model, "linear VAE": solved.model}
 drawn, _ = synthetic.faces(200, seed=3, size=size)
 rows = {"drawn faces": drawn[:10] / 255}
-rows |= {f"{name}: reconstructed": one.reconstruct(drawn[:10]) for name, one in both.items()}
-rows |= {f"{name}: imagined": generate(one, 10, seed + 2) for name, one in both.items()}
+rows |= {f"{name}: reconstructed": item.reconstruct(drawn[:10]) for name, item in both.items()}
+rows |= {f"{name}: imagined": generate(item, 10, seed + 2) for name, item in both.items()}
 figures.image_rows(rows, f"A CVAE and a linear VAE of {title}")
 plt.show()
 
@@ -134,13 +136,13 @@ plt.show()
 figures.reconstructions(
     {"CVAE": model},
     torch.cat([images[:6], drawn[:4]]),
-    f"Encoded and decoded: {kind} images of {title}, and drawn ones",
+    f"Encoded and decoded: {label} images of {title}, and drawn ones",
 )
 plt.show()
 few = images[:200]
-shown = (model.reconstruct(few) - model.to_unit_interval(few)).square().sum((1, 2, 3)).mean()
+text = (model.reconstruct(few) - model.to_unit_interval(few)).square().sum((1, 2, 3)).mean()
 drawn_z, real = evaluate(model, few)["reconstruction"], test["reconstruction"]
-print(f"squared error of {kind} images, z the posterior mean, as shown: {shown:.1f}")
+print(f"squared error of {label} images, z the posterior mean, as shown: {text:.1f}")
 print(f"z a draw from the posterior, as in the loss: {drawn_z:.1f}, of test images {real:.1f}")
 
 # %% [markdown]
@@ -173,7 +175,7 @@ plt.show()
 
 # %%
 figures.kl_spectrum(
-    {f"CVAE {params}": statistics["kl"]}, f"KL of each latent, {kind} images, {title}"
+    {f"CVAE {params}": statistics["kl"]}, f"KL of each latent, {label} images, {title}"
 )
 plt.show()
 busy = statistics["kl"] > 0.1
@@ -209,7 +211,7 @@ plt.show()
 
 # %%
 kinds = {
-    f"{kind} images": few,
+    f"{label} images": few,
     "the same, upside down": few.flip(2),
     "the same, negative": 255 - few,
     "drawn faces": drawn,

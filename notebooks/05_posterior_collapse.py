@@ -216,8 +216,8 @@ z = scale * torch.randn(9, model.latent_dim)
 rows = {label: model.decode(z).detach() for label, model in models.items()}
 free = models["(b) sum + 0.0001 KL"]
 mu = posterior_means(free, data.test)
-own = mu.mean(0) + torch.randn(9, len(mu)) @ (mu - mu.mean(0)) / (len(mu) - 1) ** 0.5
-rows["(b), from where\nits codes are"] = free.decode(own).detach()
+group = mu.mean(0) + torch.randn(9, len(mu)) @ (mu - mu.mean(0)) / (len(mu) - 1) ** 0.5
+rows["(b), from where\nits codes are"] = free.decode(group).detach()
 figures.image_rows(rows, f"Draws from N(0, 1) times {scale:g}, decoded, and draws of (b)'s own")
 plt.show()
 

@@ -69,8 +69,8 @@ else:
     for epochs in sorted({max(1, max_epochs // share) for share in (4, 2, 1)}):
         for name, rate in (("conv", 2e-3), ("fc", 5e-4)):
             n = max(1, round(epochs * cost["conv"] / cost[name]))
-            own = replace(usual, learning_rate=rate)
-            runs = [train_or_load(name, own, data, seed + k, n, **options) for k in range(3)]
+            group = replace(usual, learning_rate=rate)
+            runs = [train_or_load(name, group, data, seed + k, n, **options) for k in range(3)]
             rows += [result_row(run) for run in runs]
     table = pd.DataFrame(rows)
     linear = train_or_load("linear", params, data, seed).summary["test"]["loss"]
@@ -80,10 +80,10 @@ unit = "operations per training image, 10⁹"
 budgets = equal_budgets_table(table, {name: count / 1e9 for name, count in cost.items()}, unit)
 figure, axes = figures.panels(2, f"Test loss against compute, {title}", (13, 5.5))
 for name in cost:
-    own, colour = table[table["model"] == name], MODELS[name].colour
-    means = own.groupby("epochs")["test_loss"].mean()
+    group, colour = table[table["model"] == name], MODELS[name].colour
+    means = group.groupby("epochs")["test_loss"].mean()
     axes[0, 0].plot(means.index * cost[name] / 1e9, means, color=colour, lw=2)
-    for epochs, seeds in own.groupby("epochs"):
+    for epochs, seeds in group.groupby("epochs"):
         figures.seed_dots(axes[0, 0], epochs * cost[name] / 1e9, seeds["test_loss"].tolist(), name)
     axes[0, 0].plot([], [], "o-", color=colour, label=f"{MODELS[name].title}: seeds, 95 % interval")
     if dataset == "published":
@@ -95,7 +95,7 @@ axes[0, 0].axhline(linear, color=MODELS["linear"].colour, linestyle="--", label=
 axes[0, 0].set(ylabel="test loss, nats per image", title="each model")
 spent = budgets[unit].astype(float)
 ahead, halves = (
-    [getattr(one, of) for one in budgets["difference"]] for of in ("mean", "half_width")
+    [getattr(item, of) for item in budgets["difference"]] for of in ("mean", "half_width")
 )
 halves = [half if np.isfinite(half) else 0 for half in halves]
 axes[0, 1].errorbar(spent, ahead, halves, fmt="o-", color="black", capsize=5)
@@ -147,11 +147,11 @@ budgets.set_index(unit)
 # %% tags=["report"]
 if dataset == "published":
     for name in cost:
-        own = study[study["model"] == name]
+        group = study[study["model"] == name]
         line = table[table["model"] == name].groupby("epochs")["test_loss"].mean()
-        above = own["test_loss"] - np.interp(np.log(own["epochs"]), np.log(line.index), line)
-        told = f"{format_mean_sd(above)} nats above its line"
-        print(f"{MODELS[name].title}, stopped by the study's rule: {told}")
+        above = group["test_loss"] - np.interp(np.log(group["epochs"]), np.log(line.index), line)
+        parts = f"{format_mean_sd(above)} nats above its line"
+        print(f"{MODELS[name].title}, stopped by the study's rule: {parts}")
 
 # %% [markdown]
 # So each line is one recipe, not the best of all, and of a difference in the middle of the figure
@@ -186,14 +186,14 @@ if dataset == "published":
     figure, axes = figures.panels(1, f"Validation loss by learning rate, {title}", (9, 4.5))
     tried = answers[answers["model"].isin(cost) & (answers["beta"] == 1)]
     tried = tried.sort_values("learning_rate").groupby(["model", "epochs", "seed"])
-    tried = tried.filter(lambda own: len(own) > 1)
-    for (name, epochs), own in tried.groupby(["model", "epochs"]):
-        style = "o-" if own["seed"].iloc[0] == TUNING_SEED else "o--"
+    tried = tried.filter(lambda group: len(group) > 1)
+    for (name, epochs), group in tried.groupby(["model", "epochs"]):
+        style = "o-" if group["seed"].iloc[0] == TUNING_SEED else "o--"
         label = f"{MODELS[name].title}, {epochs} epochs"
-        rates, found = own["learning_rate"], own["validation_loss"]
-        axes[0, 0].plot(rates, found, style, color=MODELS[name].colour, label=label)
-        told = (f"{loss:.1f} at {rate:g}" for rate, loss in zip(rates, found, strict=True))
-        print(f"{label}: {', '.join(told)}")
+        rates, result = group["learning_rate"], group["validation_loss"]
+        axes[0, 0].plot(rates, result, style, color=MODELS[name].colour, label=label)
+        parts = (f"{loss:.1f} at {rate:g}" for rate, loss in zip(rates, result, strict=True))
+        print(f"{label}: {', '.join(parts)}")
     axes[0, 0].axvline(usual.learning_rate, color="black", lw=1, label=f"the study's {params}")
     axes[0, 0].set(xscale="log", xlabel="learning rate at the start")
     axes[0, 0].set(ylabel="validation loss, nats per image", ylim=(72, 90))
@@ -221,15 +221,15 @@ if dataset == "published":
     rows, smallest = {}, every.groupby("model")["epochs"].min()
     for name in ("fc-half", "fc", "fc-double", "conv-half", "conv", "conv-double"):
         model = MODELS[name](usual.latent_dim, (3, size, size))
-        own = every[(every["model"] == name) & (every["epochs"] == smallest[name])]
+        group = every[(every["model"] == name) & (every["epochs"] == smallest[name])]
         weights = sum(w.numel() for w in model.parameters()) / 1e6
         spent = smallest[name] * operations(model) / (smallest["conv"] * cost["conv"])
         rows[model.title] = {
             "weights, millions": f"{weights:.2f}",
             "epochs": smallest[name],
             "relative cost": f"{spent:.2f}",
-            "test loss": format_mean_sd(own["test_loss"]),
-            "seeds": len(own),
+            "test loss": format_mean_sd(group["test_loss"]),
+            "seeds": len(group),
         }
     print(pd.DataFrame(rows).transpose().to_string())
 
@@ -255,15 +255,15 @@ if dataset == "published":
     rested, how = {}, {"patience": 0, "schedule": "cosine"}
     for name, epochs in (("conv", 32), ("fc", 104)):  # their weights are published
         rate = table[table["model"] == name]["learning_rate"].iloc[0]
-        own = replace(usual, learning_rate=rate)
-        rested[name] = published_run(name, own, "cifar10-jpeg", seed, max_epochs=epochs, **how)
+        group = replace(usual, learning_rate=rate)
+        rested[name] = published_run(name, group, "cifar10-jpeg", seed, max_epochs=epochs, **how)
     stopped = {name: published_run(name, params, "cifar10-jpeg", seed) for name in cost}
     figure, axes = figures.panels(1, f"Validation loss on {title}, one seed each", (11, 5))
     for name in cost:
-        for run, style, kind in ((stopped[name], ":", "stopped"), (rested[name], "-", "cosine")):
+        for run, style, variant in ((stopped[name], ":", "stopped"), (rested[name], "-", "cosine")):
             passed = [row["epoch"] * cost[name] / 1e9 for row in run.history]
             losses = [row["validation_loss"] for row in run.history]
-            label = f"{MODELS[name].title}, {kind}: {losses[-1]:.1f}"
+            label = f"{MODELS[name].title}, {variant}: {losses[-1]:.1f}"
             axes[0, 0].plot(passed, losses, style, color=MODELS[name].colour, label=label)
     axes[0, 0].axhline(
         linear, color=MODELS["linear"].colour, linestyle="--", label="linear VAE, test loss"
@@ -284,8 +284,8 @@ if dataset == "published":
 # has learned from:
 
 # %% tags=["report"]
-for (name, epochs), own in table.groupby(["model", "epochs"]):
-    train, test = format_mean_sd(own["train_loss"]), format_mean_sd(own["test_loss"])
+for (name, epochs), group in table.groupby(["model", "epochs"]):
+    train, test = format_mean_sd(group["train_loss"]), format_mean_sd(group["test_loss"])
     print(f"{MODELS[name].title}, {epochs} epochs: training loss {train}, test loss {test}")
 if dataset == "published":
     solved = every[every["model"] == "linear"].iloc[0]
@@ -328,8 +328,8 @@ shapes = load_dataset("shapes", limit=150).test[:30]
 for name in ("fc", "conv", "linear"):
     model = published_run(name, params, "shapes").model
     bounds = [importance_weighted_bound(model, shapes, k).mean().item() for k in (1, 16, 128)]
-    shown = ", ".join(f"{bound:.1f}" for bound in bounds)
-    print(f"{model.title}: {shown} nats with 1, 16, 128 draws, mean over {len(shapes)} images")
+    text = ", ".join(f"{bound:.1f}" for bound in bounds)
+    print(f"{model.title}: {text} nats with 1, 16, 128 draws, mean over {len(shapes)} images")
 
 # %% [markdown]
 # The bound tightens by a nat or two and leaves the order as it is. That of the linear VAE does
@@ -341,8 +341,8 @@ for name in ("fc", "conv", "linear"):
 if dataset == "published":
     for draws, key in ((1, "bound_one_draw"), (1024, "bound")):
         fc, conv = (rested[name].provenance["published"][key] for name in ("fc", "conv"))
-        told = f"FC-VAE {fc:.2f}, CVAE {conv:.2f}, {fc - conv:.2f} apart"
-        print(f"draws of z for each image: {draws:,}: {told}")
+        parts = f"FC-VAE {fc:.2f}, CVAE {conv:.2f}, {fc - conv:.2f} apart"
+        print(f"draws of z for each image: {draws:,}: {parts}")
 
 # %% [markdown]
 # With 1024 draws both bounds are tighter, that of the FC-VAE by a little more: its posteriors are
@@ -362,8 +362,8 @@ conv = table[table["model"] == "conv"]
 aim = conv[conv["epochs"] == conv["epochs"].max()]["test_loss"].mean()
 means = table[table["model"] == "fc"].groupby("epochs")["test_loss"].mean()[leave_out:]
 slope, start = np.polyfit(np.log(means.index), means, 1)
-asked = np.exp((aim - start) / slope)
-print(f"to reach {aim:.1f}, the line asks for {asked:,.0f} epochs of the FC-VAE")
+requested = np.exp((aim - start) / slope)
+print(f"to reach {aim:.1f}, the line asks for {requested:,.0f} epochs of the FC-VAE")
 
 # %% [markdown]
 # (The means bend: each budget brings less than the one before, and no line knows where that ends.)

@@ -71,8 +71,8 @@ else:
     for share in (0.0, 1.0):
         data = load_dataset(dataset, permuted=share, **how)
         for name, rate in RATES.items():
-            own = replace(usual, learning_rate=rate)
-            run = train_or_load(name, own, data, seed, epochs[name], **options)
+            group = replace(usual, learning_rate=rate)
+            run = train_or_load(name, group, data, seed, epochs[name], **options)
             rows.append(result_row(run))
     table, title = pd.DataFrame(rows), dataset_info(dataset).title
     linear = train_or_load("linear", params, data, seed).summary["test"]["loss"]
@@ -128,9 +128,9 @@ print(inspect.getsource(permute_pixels))
 
 # %% tags=["report"]
 if dataset == "published":
-    own = replace(usual, learning_rate=RATES["conv"])
+    group = replace(usual, learning_rate=RATES["conv"])
     how = {"max_epochs": max_epochs, "patience": 0, "schedule": "cosine"}
-    shuffled = published_run("conv", own, "cifar10-jpeg-permuted1.0", seed, **how).model
+    shuffled = published_run("conv", group, "cifar10-jpeg-permuted1.0", seed, **how).model
     images = generate(natural, 10, seed + 2)
     answer = permute_pixels(shuffled.reconstruct(permute_pixels(images, order)), order.argsort())
     rows = {"imagined": images, "permuted": permute_pixels(images, order)}
@@ -152,16 +152,16 @@ if dataset == "published":
     for name in ("fc", "conv"):
         means, colour = losses.loc[name].map(np.mean), MODELS[name].colour
         axis.plot(100 * means.index, means, color=colour, label=MODELS[name].title)
-        for share, some in losses.loc[name].items():
-            axis.plot([100 * share] * len(some), some, "o", color=colour, alpha=0.5)
+        for share, subset in losses.loc[name].items():
+            axis.plot([100 * share] * len(subset), subset, "o", color=colour, alpha=0.5)
     axis.set(xlabel="pixels that stand elsewhere, %", ylabel="test loss, nats per image")
     axis.legend()
     plt.show()
     for name in ("fc", "conv"):
-        told = [
-            f"{format_mean_sd(some)} at {share:.0%}" for share, some in losses.loc[name].items()
+        parts = [
+            f"{format_mean_sd(subset)} at {share:.0%}" for share, subset in losses.loc[name].items()
         ]
-        print(f"{MODELS[name].title}: {', '.join(told)}")
+        print(f"{MODELS[name].title}: {', '.join(parts)}")
 
 # %% [markdown]
 # It rises with the first tenth, which already costs the CVAE nearly half of its lead; half of the
@@ -221,8 +221,8 @@ if dataset == "published":
     tuning = (table["seed"] == seed) & (table["epochs"] == epochs["local"])
     tried = on_full_images(table[tuning & (table["model"] == "local")])
     tried = tried.sort_values("learning_rate")[["test_loss", "learning_rate"]].to_numpy()
-    told = ", ".join(f"{loss:.1f} at {rate:g}" for loss, rate in tried)
-    print(f"{MODELS['local'].title}, one seed, by learning rate: {told}")
+    parts = ", ".join(f"{loss:.1f} at {rate:g}" for loss, rate in tried)
+    print(f"{MODELS['local'].title}, one seed, by learning rate: {parts}")
 
 # %% [markdown]
 # A difference has its 95 % interval (Welch's t) where both sides have seeds. Windows bring nearly
@@ -256,19 +256,19 @@ if dataset == "published":
 if dataset == "published":
     longer, late = tuned_runs(on_full_images(table)), {}
     for name in ("fc", "local", "conv"):
-        own = longer[(longer["model"] == name) & (longer["epochs"] == 4 * epochs[name])]
-        late[name] = own["test_loss"]
+        group = longer[(longer["model"] == name) & (longer["epochs"] == 4 * epochs[name])]
+        late[name] = group["test_loss"]
         print(f"{MODELS[name].title}, {4 * epochs[name]} epochs: {format_mean_sd(late[name])}")
     print(f"- windows without sharing: {difference(late['fc'], late['local'])}")
     print(f"- sharing on top of it: {difference(late['local'], late['conv'])}")
     timed = table[table["processor"] == "AMD EPYC"]
     seconds = timed.groupby("model")["seconds_per_epoch"].median()
     curve = longer[longer["model"] == "conv"].groupby("epochs")["test_loss"].mean()
-    own = epochs["local"] * seconds["local"] / seconds["conv"]
-    ahead = np.mean(ordered["local"]) - np.interp(np.log(own), np.log(curve.index), curve)
+    group = epochs["local"] * seconds["local"] / seconds["conv"]
+    ahead = np.mean(ordered["local"]) - np.interp(np.log(group), np.log(curve.index), curve)
     print(f"seconds an epoch (AMD EPYC): {seconds['local']:.0f}, of the CVAE {seconds['conv']:.0f}")
-    told = f"the CVAE has {own:.0f} and is ahead by about {ahead:.1f} nats"
-    print(f"in the time of {epochs['local']} epochs of the locally connected model, {told}")
+    parts = f"the CVAE has {group:.0f} and is ahead by about {ahead:.1f} nats"
+    print(f"in the time of {epochs['local']} epochs of the locally connected model, {parts}")
 
 # %% [markdown]
 # For equal operations, hardly. What windows are worth shrinks from six nats to about two and a
@@ -288,14 +288,16 @@ if dataset == "published":
 # %% tags=["report"]
 if dataset == "published":
     compared = ("fc", "local", "conv")
-    some = table[table["model"].isin(compared) & ~table["dataset"].str.contains("permuted")]
-    some = some.assign(images=(47_500 * dataset_option(some, "fraction").fillna(1)).astype(int))
-    fewest = some.groupby(["model", "images"])["epochs"].transform("min")
-    some = tuned_runs(some[some["epochs"] == fewest])
+    subset = table[table["model"].isin(compared) & ~table["dataset"].str.contains("permuted")]
+    subset = subset.assign(
+        images=(47_500 * dataset_option(subset, "fraction").fillna(1)).astype(int)
+    )
+    fewest = subset.groupby(["model", "images"])["epochs"].transform("min")
+    subset = tuned_runs(subset[subset["epochs"] == fewest])
     figure, ((axis,),) = figures.panels(1, f"Loss by training images, {title}", (11, 5.5))
-    for name, own in some.groupby("model"):
-        colour, means = MODELS[name].colour, own.groupby("images").mean(numeric_only=True)
-        axis.plot(own["images"], own["test_loss"], "o", color=colour, alpha=0.4)
+    for name, group in subset.groupby("model"):
+        colour, means = MODELS[name].colour, group.groupby("images").mean(numeric_only=True)
+        axis.plot(group["images"], group["test_loss"], "o", color=colour, alpha=0.4)
         for part, style in (("test", "-"), ("train", ":")):
             label = f"{MODELS[name].title}, {part} images"
             axis.plot(means.index, means[f"{part}_loss"], style, color=colour, label=label)
@@ -303,15 +305,15 @@ if dataset == "published":
     axis.xaxis.set_major_formatter("{x:,g}")
     axis.legend()
     plt.show()
-    for images, own in some.groupby("images"):
-        of = {name: own[own["model"] == name] for name in compared}
-        told = [
+    for images, group in subset.groupby("images"):
+        of = {name: group[group["model"] == name] for name in compared}
+        parts = [
             f"{MODELS[name].title} {format_mean_sd(runs['test_loss'])}, "
             f"{(runs['test_loss'] - runs['train_loss']).mean():.1f} above its training loss"
             for name, runs in of.items()
         ]
         fc, local, conv = (runs["test_loss"] for runs in of.values())
-        print(f"{images:,} images: {'; '.join(told)}")
+        print(f"{images:,} images: {'; '.join(parts)}")
         print(f"  windows are worth {difference(fc, local)}, sharing {difference(local, conv)}")
 
 # %% [markdown]
@@ -344,11 +346,11 @@ if dataset == "published":
 moved, steps = 0.25, 300
 few = load_dataset("shapes", limit=2_000, size=size)
 rows = {"the images": shapes}
-for kind, rate in (("conv", 2e-3), ("fc", 1e-3)):
+for variant, rate in (("conv", 2e-3), ("fc", 1e-3)):
     for share in (0.0, moved):
         order = pixel_permutation(size * size, share)
         torch.manual_seed(seed)
-        model = MODELS[kind](32, (3, size, size))
+        model = MODELS[variant](32, (3, size, size))
         optimizer = torch.optim.Adam(model.parameters(), lr=rate)
         for step in range(steps):
             indices = torch.arange(32 * step, 32 * step + 32) % len(few.train)

@@ -61,7 +61,7 @@ if dataset == "published":
     table = on_full_images(read_results(PROJECT / "figures" / "answer.csv"))
     table = table[table["model"].isin(models) & (table["seed"] != TUNING_SEED)]
     table = table[table["learning_rate"] == table["model"].map(tuned)]
-    table = table.groupby(["model", "max_epochs"]).filter(lambda own: own["beta"].nunique() > 1)
+    table = table.groupby(["model", "max_epochs"]).filter(lambda group: group["beta"].nunique() > 1)
 else:
     data = load_dataset(dataset, limit=limit, fraction=dataset_info(dataset).fraction, size=size)
     title = data.title
@@ -115,18 +115,18 @@ solved, above = table[table["model"] == "linear"].set_index("beta"), {}
 price = 1 if 1 in solved.index else prices[0]
 same = solved.at[price, "test_loss"]
 for (name, epochs), points in table.groupby(["model", "max_epochs"]):
-    shown, style = points.groupby("beta").mean(numeric_only=True), look(name, epochs)
-    axes[0].plot(shown["test_kl"], shown["test_reconstruction"], **style)
-    above[name, epochs] = (shown["test_loss"] - solved["test_loss"]).dropna()
+    displayed, style = points.groupby("beta").mean(numeric_only=True), look(name, epochs)
+    axes[0].plot(displayed["test_kl"], displayed["test_reconstruction"], **style)
+    above[name, epochs] = (displayed["test_loss"] - solved["test_loss"]).dropna()
     axes[1].plot(above[name, epochs].index, above[name, epochs], **style)
     seeds = points["test_loss"] - points["beta"].map(solved["test_loss"])
     axes[1].plot(points["beta"], seeds, "x", color=style["color"], alpha=0.7)
     if name != "linear":
-        told = [
-            f"{format_mean_sd(own.tolist())} at β {beta:g}"
-            for beta, own in seeds.groupby(points["beta"])
+        parts = [
+            f"{format_mean_sd(group.tolist())} at β {beta:g}"
+            for beta, group in seeds.groupby(points["beta"])
         ]
-        print(f"{style['label']}, above the linear VAE: {', '.join(told)}")
+        print(f"{style['label']}, above the linear VAE: {', '.join(parts)}")
 note = {"fontsize": 11, "color": LinearVAE.colour, "textcoords": "offset points"}
 for beta, rate, error in solved[["test_kl", "test_reconstruction"]].itertuples():
     axes[0].annotate(f"β {beta:g}", (rate, error), xytext=(-6, -15), ha="right", **note)
@@ -170,8 +170,8 @@ plt.show()
 
 # %% tags=["report"]
 apart = (above["fc", longest["fc"]] - above["conv", longest["conv"]]).dropna()
-told = ", ".join(f"{nats:.1f} at β {beta:g}" for beta, nats in apart.items())
-print(f"the FC-VAE pays more than the CVAE, in squared error per image, by {told}")
+parts = ", ".join(f"{nats:.1f} at β {beta:g}" for beta, nats in apart.items())
+print(f"the FC-VAE pays more than the CVAE, in squared error per image, by {parts}")
 
 # %% [markdown]
 # A great deal where nats are cheap, next to nothing where they are dear. Cheap nats ask for detail,
@@ -323,10 +323,10 @@ for (name, epochs), points in table[table["seed"] == seed].groupby(["model", "ma
     # Where the line crosses the diagonal
     over, price = np.log(points["beta"] / (2 * left)), np.log(points["beta"])
     if over.iloc[0] < 0 < over.iloc[-1]:
-        own = np.exp(np.interp(0, over, price))
-        rate = np.interp(np.log(own), price, points["test_kl"])
-        axis.plot(own / 2, own / 2, "o", ms=16, mfc="none", mec=style["color"])
-        print(f"{style['label']}: its own β is {own:.4f}; an image takes {rate:.0f} nats")
+        group = np.exp(np.interp(0, over, price))
+        rate = np.interp(np.log(group), price, points["test_kl"])
+        axis.plot(group / 2, group / 2, "o", ms=16, mfc="none", mec=style["color"])
+        print(f"{style['label']}: its own β is {group:.4f}; an image takes {rate:.0f} nats")
 ends = table["beta"].agg(["min", "max"]) / 2
 axis.plot(ends, ends, color="black", lw=1, label="as much as the loss assumed")
 axis.set(xscale="log", yscale="log", xlabel="variance of a value that the loss assumes, β / 2")
@@ -354,10 +354,10 @@ plt.show()
 
 # %%
 own_price = 0.05
-own = LinearVAE(parameter_set("p3").latent_dim, tuple(data.train.shape[1:]))
-own.fit(data.train[:3_000], variance=own_price / 2)
-rows = {"original": data.test[:10], f"β = {own_price}": own.reconstruct(data.test[:10])}
-rows["imagined"] = generate(own, 10, seed)
+group = LinearVAE(parameter_set("p3").latent_dim, tuple(data.train.shape[1:]))
+group.fit(data.train[:3_000], variance=own_price / 2)
+rows = {"original": data.test[:10], f"β = {own_price}": group.reconstruct(data.test[:10])}
+rows["imagined"] = generate(group, 10, seed)
 figures.image_rows(rows, f"A linear VAE at a price of your own, {data.title}")
 plt.show()
 

@@ -105,13 +105,13 @@ def curved(rows, reach=1.6):
     return np.column_stack([x, x**2, np.cos(waves + rng.uniform(0, 2 * np.pi, 500))])
 
 
-def told_apart(some, others):
+def told_apart(subset, others):
     """Return how often rows of two arrays are told apart by a classifier, on unseen halves."""
-    features = curved(np.concatenate([some, others]))
-    labels = np.repeat([1.0, -1.0], [len(some), len(others)])
-    learn, ask = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
-    predicted = ridge_regression(features[learn], labels[learn], features[ask], ridge=1e-2)
-    return float((np.sign(predicted) == labels[ask]).mean())
+    features = curved(np.concatenate([subset, others]))
+    labels = np.repeat([1.0, -1.0], [len(subset), len(others)])
+    learn, held_out = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
+    predicted = ridge_regression(features[learn], labels[learn], features[held_out], ridge=1e-2)
+    return float((np.sign(predicted) == labels[held_out]).mean())
 
 
 def in_use(carried, least):
@@ -145,27 +145,27 @@ for name, model in compared.items():
     }
     pairs = [("encoded", "drawn"), ("encoded", "shuffled"), ("shuffled", "drawn")]
     pairs.append(("drawn", "drawn again"))  # where there is nothing to be told
-    accuracy[name] = {f"{one} or {two}": told_apart(seen[one], seen[two]) for one, two in pairs}
+    accuracy[name] = {f"{item} or {two}": told_apart(seen[item], seen[two]) for item, two in pairs}
     used = in_use(posterior_statistics(model, data.test)["kl"], 0.1)
     latents = {cloud: z.numpy()[:, used] for cloud, z in clouds.items()}
-    by_latents[name] = [told_apart(latents[one], latents[two]) for one, two in pairs[:3]]
+    by_latents[name] = [told_apart(latents[item], latents[two]) for item, two in pairs[:3]]
 figure, ((axis,),) = figures.panels(
     1, f"Two clouds told apart by their images, {data.title}", (10, 4)
 )
-for place, kind in enumerate(accuracy["CVAE"]):
-    heights = [found[kind] for found in accuracy.values()]
+for place, label in enumerate(accuracy["CVAE"]):
+    heights = [result[label] for result in accuracy.values()]
     places = np.arange(len(compared)) + 0.21 * place
-    axis.bar(places, np.array(heights) - 0.5, 0.2, bottom=0.5, label=kind)
+    axis.bar(places, np.array(heights) - 0.5, 0.2, bottom=0.5, label=label)
 axis.axhline(0.5, color="black", linewidth=1)
 axis.set_xticks(np.arange(len(compared)) + 0.3, compared)
 axis.set(ylabel="share that the classifier gets right", ylim=(0.45, 1.02))
 axis.legend(title=f"{n:,} of each; line: no difference", loc="upper left")
 plt.show()
-for name, found in accuracy.items():
-    print(f"{name}: {', '.join(f'{kind} {value:.2f}' for kind, value in found.items())}")
+for name, result in accuracy.items():
+    print(f"{name}: {', '.join(f'{label} {value:.2f}' for label, value in result.items())}")
 print("\nthe first three, of the latents themselves (those of more than 0.1 nats):")
-for name, found in by_latents.items():
-    print(f"latents of {name}: {', '.join(f'{value:.2f}' for value in found)}")
+for name, result in by_latents.items():
+    print(f"latents of {name}: {', '.join(f'{value:.2f}' for value in result)}")
 print(f"\na share of {n:,} answers is uncertain by ±{1.96 * 0.5 / np.sqrt(n):.3f} (95 %)")
 
 # %% [markdown]
@@ -214,17 +214,17 @@ views = {name: posterior_samples(model, images, seed).numpy() for name, model in
 means = {name: posterior_means(model, images).numpy() for name, model in models.items()}
 pixels = torch.nn.functional.avg_pool2d(images / 255, size // 16).flatten(1).numpy()
 views["pixels"] = pixels
-learn, ask = slice(0, 5_000), slice(5_000, None)
+learn, held_out = slice(0, 5_000), slice(5_000, None)
 
 
 def read_off(features):
     """Return what a linear map predicts of each factor, and the share of its variance, R²."""
-    told, share = {}, {}
+    parts, share = {}, {}
     for factor, values in targets.items():
-        told[factor] = ridge_regression(features[learn], values[learn], features[ask])
-        error, apart = values[ask] - told[factor], values[ask] - values[learn].mean(0)
+        parts[factor] = ridge_regression(features[learn], values[learn], features[held_out])
+        error, apart = values[held_out] - parts[factor], values[held_out] - values[learn].mean(0)
         share[factor] = 1 - (error**2).sum() / (apart**2).sum()
-    return told, share
+    return parts, share
 
 
 known = pd.DataFrame({view: read_off(features)[1] for view, features in views.items()})
@@ -253,8 +253,8 @@ bent = {}
 laid = {name: in_use(means[name].var(0), 0.01) for name in models} | {"pixels": slice(None)}
 for view, kept in laid.items():
     features = views[view][:, kept]
-    told, bent[f"{view} ({features.shape[1]})"] = read_off(curved(features))
-    right = (told["kind"].argmax(1) == factors["kind"][ask]).mean()
+    parts, bent[f"{view} ({features.shape[1]})"] = read_off(curved(features))
+    right = (parts["kind"].argmax(1) == factors["kind"][held_out]).mean()
     print(f"{view}: a curved map reads the kind of {right:.0%} of the images off a draw")
 pd.DataFrame(bent).round(2)
 
@@ -276,14 +276,14 @@ pd.DataFrame(bent).round(2)
 angles = {}
 for view, kept in laid.items():
     features, angles[view] = views[view][:, kept], {}
-    for index, kind in enumerate(synthetic.KINDS):
-        (own,) = np.nonzero(factors["kind"] == index)
-        half, other = np.array_split(own, 2)
+    for index, label in enumerate(synthetic.KINDS):
+        (group,) = np.nonzero(factors["kind"] == index)
+        half, other = np.array_split(group, 2)
         values = factors["angle"]
         error = values[other] - ridge_regression(
             features[half], values[half], features[other], ridge=1
         )
-        angles[view][kind] = 1 - (error**2).mean() / values[other].var()
+        angles[view][label] = 1 - (error**2).mean() / values[other].var()
 print("share of the angle's variance that a linear map explains, each kind for itself")
 pd.DataFrame(angles).round(2)
 
@@ -312,20 +312,20 @@ figure, axes = figures.panels(
     1, "The class read off mu by a linear map, test images of CIFAR-10 (JPEG)", (11, 5)
 )
 for chosen, how in ((on_full_images(answers), ""), (permuted, ", permuted")):
-    for name, own in chosen.groupby("model"):
+    for name, group in chosen.groupby("model"):
         colour, title = MODELS[name].colour, MODELS[name].title
         style = {"mfc": "none" if how else colour, "mec": colour, "ms": 9, "label": title + how}
-        axes[0, 0].plot(own["test_loss"], own["class_accuracy"], "o", **style)
+        axes[0, 0].plot(group["test_loss"], group["class_accuracy"], "o", **style)
 axes[0, 0].set(xlabel="test loss, nats per image")
 axes[0, 0].set_ylabel("share of images whose class is right (guessing: 0.1)")
 axes[0, 0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
-for (name, epochs), own in on_full_images(answers).groupby(["model", "epochs"]):
-    right = f"{format_mean_sd(100 * own['class_accuracy'])} % right, test loss"
-    print(f"{MODELS[name].title}, {epochs} epochs: {right} {format_mean_sd(own['test_loss'])}")
+for (name, epochs), group in on_full_images(answers).groupby(["model", "epochs"]):
+    right = f"{format_mean_sd(100 * group['class_accuracy'])} % right, test loss"
+    print(f"{MODELS[name].title}, {epochs} epochs: {right} {format_mean_sd(group['test_loss'])}")
 right, used = solved["class_accuracy"], solved["active_dimensions"]
-told = f"{used[0.1]:.0f} latents instead of {used[1]:.0f}: {100 * right[0.1]:.1f} % right"
-print(f"linear VAE at β 0.1, {told}")
+parts = f"{used[0.1]:.0f} latents instead of {used[1]:.0f}: {100 * right[0.1]:.1f} % right"
+print(f"linear VAE at β 0.1, {parts}")
 for _, run in tried.sort_values("learning_rate").iterrows():
     right = f"{100 * run['class_accuracy']:.1f} % right, test loss {run['test_loss']:.1f}"
     print(f"FC-VAE, {run['epochs']} epochs, learning rate {run['learning_rate']:g}: {right}")
@@ -336,7 +336,7 @@ print("(a share of 10,000 answers is uncertain by ±1 %, 95 %; ± above: over se
 # draws, and from the pixels of the same images, averaged to 16 × 16:
 
 # %% tags=["report"]
-own = {"seed": 0, "patience": 0, "schedule": "cosine"}
+group = {"seed": 0, "patience": 0, "schedule": "cosine"}
 long = {"conv": (2e-3, 32), "fc": (5e-4, 104)}
 sending = {
     name: published_run(
@@ -344,7 +344,7 @@ sending = {
         replace(parameter_set("p2"), learning_rate=rate),
         "cifar10-jpeg",
         max_epochs=epochs,
-        **own,
+        **group,
     )
     for name, (rate, epochs) in long.items()
 }
@@ -380,16 +380,16 @@ mu = means["CVAE"]
 used = np.argsort(mu.var(0))[::-1][: laid["CVAE"].sum()]
 shares = {}
 for factor, values in targets.items():
-    predicted = ridge_regression(values[learn], mu[learn][:, used], values[ask])
-    error = mu[ask][:, used] - predicted
-    shares[factor] = 1 - error.var(0) / mu[ask][:, used].var(0)
+    predicted = ridge_regression(values[learn], mu[learn][:, used], values[held_out])
+    error = mu[held_out][:, used] - predicted
+    shares[factor] = 1 - error.var(0) / mu[held_out][:, used].var(0)
 figure, axes = figures.panels(1, "Which factor explains which latent of the CVAE?", (12, 3.8))
-shown = axes[0, 0].imshow(np.clip(list(shares.values()), 0, 1), cmap="viridis", aspect="auto")
+text = axes[0, 0].imshow(np.clip(list(shares.values()), 0, 1), cmap="viridis", aspect="auto")
 axes[0, 0].set_yticks(range(len(shares)), shares)
 axes[0, 0].set_xticks(range(len(used)), used)
 axes[0, 0].set(xlabel="latent, by its number, the most used first")
 axes[0, 0].grid(visible=False)
-figure.colorbar(shown, ax=axes, label="share of its variance, linear")
+figure.colorbar(text, ax=axes, label="share of its variance, linear")
 plt.show()
 strongest = max(share.max() for share in shares.values())
 print(f"no factor explains more than {strongest:.2f} of a latent's variance")
@@ -455,10 +455,10 @@ plt.show()
 labelled = 200
 few_seen = {view: {"draws": views[view], "mu": means[view]} for view in VAES}
 for view, seen in (few_seen | {"pixels": {"themselves": pixels}}).items():
-    for kind, features in seen.items():
-        few = features[:labelled], targets["kind"][:labelled], features[ask]
-        right = (ridge_regression(*few, ridge=0.1).argmax(1) == factors["kind"][ask]).mean()
-        print(f"{labelled} labelled images, {view}, {kind}: the kind is right in {right:.0%}")
+    for label, features in seen.items():
+        few = features[:labelled], targets["kind"][:labelled], features[held_out]
+        right = (ridge_regression(*few, ridge=0.1).argmax(1) == factors["kind"][held_out]).mean()
+        print(f"{labelled} labelled images, {view}, {label}: the kind is right in {right:.0%}")
 
 # %% [markdown]
 # Next: [10, play](10_explorer.ipynb)

@@ -143,15 +143,15 @@ print(
 # Choose two ends, a way, and how far to move the busiest dimension.
 
 # %%
-here, there, far = "draw 11", "draw 12", 2.5
-explorer.set_ends(A=here, B=there)
+here, end, far = "draw 11", "draw 12", 2.5
+explorer.set_ends(A=here, B=end)
 explorer.spherical = True
 half_way = explorer.image()
 explorer.offsets[explorer.name][first] = far
 moved = torch.stack([half_way, explorer.image()])
 figures.image_rows(
     {"the way": explorer.strip(explorer.name), f"half-way, and\n{far:+g} from there": moved},
-    f"From {here} to {there} along the sphere, and half-way moved along latent {first}",
+    f"From {here} to {end} along the sphere, and half-way moved along latent {first}",
 )
 plt.show()
 

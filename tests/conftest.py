@@ -14,6 +14,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
+# Files whose tests start many processes. They begin first, so that none of them is left at the end
+# for one worker while the others have nothing to do.
+SLOW_FILES = ["test_engine", "test_report", "test_publish", "test_fingerprints", "test_recipes"]
+
+
+def pytest_collection_modifyitems(items):
+    """Let the slow files begin."""
+    ranks = {name: rank for rank, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(SLOW_FILES)))
+
 
 @pytest.fixture
 def root(tmp_path):

@@ -117,27 +117,49 @@ def test_an_address_can_be_shared_and_an_invalid_one_is_ignored(opened):
     page.get_by_role("button", name="image 3").click()
     assert page.locator("#pictures canvas").count() == 2  # the same image, in both models
     page.locator("#sliders input").first.press("End")
-    page.wait_for_function("location.hash.includes('moves')")
+    page.wait_for_function("location.hash.includes('offsets')")
     again = opened(fragment=page.evaluate("location.hash"))
     state = "JSON.stringify({ ...state, model: state.model.key })"
     assert again.evaluate(state) == page.evaluate(state)
     assert "FC-VAE" in again.locator("figcaption").first.inner_text()
-    for bad in ("model=<b>&a=image 99&mix=x&moves=1:2,zz,:", "%", "mix=1e999&moves=__proto__:1"):
-        again.evaluate("(text) => (location.hash = text)", bad)
-        again.wait_for_function("state.model === models[0] && state.a.kind === 'sample'")
+    invalid = (
+        "model=<b>&a=image 99&alpha=x&offsets=1:2,zz,:",
+        "%",
+        "alpha=1e999&offsets=__proto__:1",
+    )
+    for fragment in invalid:
+        again.evaluate("(text) => (location.hash = text)", fragment)
+        again.wait_for_function("state.model === models[0] && state.a.type === 'sample'")
+
+
+def test_an_older_address_leads_to_the_same_location(opened):
+    latent = opened().evaluate("models[0].dimensions[0][0]")
+    state = "JSON.stringify({ ...state, model: state.model.key })"
+    today, older = (
+        opened(fragment=fragment).evaluate(state)
+        for fragment in (
+            f"#a=sample 8&b=image 1&alpha=0.25&offsets={latent}:1.5",
+            f"#a=draw 8&b=image 1&mix=0.25&moves={latent}:1.5",
+        )
+    )
+    assert today == older
+    assert '"number":8' in today
+    assert '"alpha":0.25' in today
+    assert f'"{latent}":1.5' in today
 
 
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
 def test_a_walk_to_b_can_be_stopped(opened, motion):
     page = opened(reduced_motion=motion)
     page.get_by_role("button", name="Walk").click()
-    page.wait_for_timeout(1200)
-    steps = 9 * page.evaluate("state.mix")
-    assert steps > 0.9 and (motion == "no-preference" or steps == pytest.approx(round(steps)))
+    page.wait_for_function("state.alpha > 0.1")
+    if motion == "reduce":
+        steps = 9 * page.evaluate("state.alpha")
+        assert steps == pytest.approx(round(steps))
     page.get_by_role("button", name="Stop").click()
-    alpha = page.evaluate("state.mix")
+    alpha = page.evaluate("state.alpha")
     page.wait_for_timeout(300)
-    assert page.evaluate("[state.mix, walking]") == [alpha, 0]
+    assert page.evaluate("[state.alpha, walking]") == [alpha, 0]
 
 
 def test_without_javascript_there_is_a_strip(opened):

@@ -93,9 +93,9 @@ def zip_of(path, names, compression=zipfile.ZIP_STORED):
     return path
 
 
-def refused(kind, path, root, **options):
+def refused(error_type, path, root, **options):
     """The one line with which a data set is refused."""
-    with pytest.raises(kind) as error:
+    with pytest.raises(error_type) as error:
         load_dataset(path, root, **options)
     return one_line(error)
 

@@ -4,13 +4,13 @@ import dataclasses
 import json
 import re
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from helpers import one_line, tiny_dataset, tiny_run
 from PIL import Image
 from torch import nn
 
-from vae_core import figures
 from vae_core.config import ParameterSet
 from vae_core.evaluation import posterior_statistics
 from vae_core.explorer import explore, top_latents
@@ -19,6 +19,10 @@ from vae_core.explorer.state import load_image
 from vae_core.explorer.widgets import ExplorerWidgets
 from vae_core.latent import generate, interpolate, prior_samples
 from vae_core.models import MODELS
+from vae_core.runs import train_or_load
+from vae_study.explorer_runs import explorer_runs
+from vae_study.settings import Settings
+from vae_study.tasks import study_tasks
 
 FOUR = ParameterSet("four", batch_size=16, learning_rate=1e-3, latent_dim=4)
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -44,16 +48,12 @@ def test_latents_are_ranked_by_their_kl(runs):
     assert len(top_latents(model, 99)) == 4
 
 
-def test_below_two_models_is_the_cross_fade_of_the_images(runs, monkeypatch):
-    rows, strips = {}, figures.strips
-    monkeypatch.setattr(
-        figures, "strips", lambda given, title: rows.update(given) or strips(given, title)
-    )
-    explorer = explore(*runs).set_ends(A="image 1", B="image 2")
-    explorer._repr_mimebundle_()
-    *models, fade = rows.values()
-    assert len(models) == 2
-    assert torch.equal((fade[[0, -1]] * 255).byte(), explorer.images[1:3])
+def test_below_two_models_is_the_cross_fade_of_the_images(explorer):
+    explorer.set_ends(A="image 1", B="image 2")
+    figure = explorer.static_figure()
+    plt.close(figure)
+    assert len(figure.axes) == (2 + 1) * 10
+    assert torch.equal((explorer.cross_fade()[[0, -1]] * 255).byte(), explorer.images[1:3])
 
 
 def test_without_a_person_the_strip_is_the_same_at_every_call(runs):
@@ -168,7 +168,7 @@ def with_decoder(run, *layers):
 
 def test_a_layer_that_the_page_does_not_know_is_named(runs):
     layers = describe_layers(runs[0].model)
-    assert [layer["kind"] for layer in layers][:2] == ["linear", "reshape"]
+    assert [layer["type"] for layer in layers][:2] == ["linear", "reshape"]
     for layer in (nn.Sigmoid(), nn.ConvTranspose2d(8, 3, 3), nn.Linear(4, 5, bias=False)):
         with pytest.raises(ValueError, match=type(layer).__name__) as error:
             describe_layers(with_decoder(runs[0], layer).model)
@@ -193,10 +193,20 @@ def test_the_page_holds_what_can_be_decoded_and_names_the_rest(runs, tmp_path, c
     assert not re.search("https?:", text)
     about = json.loads(re.search(r'<script type="application/json".*?>(.*?)</script>', text)[1])
     (model,) = about["models"]
-    assert model["data"].startswith(HOSTILE)
+    assert model["data"] == f"{HOSTILE}, this report"
     assert len(model["means"]) == len(about["images"][model["data"]]) == 12
-    assert write_explorer_page(path, [named])
+    assert write_explorer_page(path, [named, named])
     assert path.read_text("utf-8") == text
     assert capsys.readouterr().err == ""
     assert write_explorer_page(path, [odd]) == ""
     assert not path.exists()
+
+
+def test_a_reports_own_runs_are_on_its_page(tmp_path):
+    settings = Settings(
+        max_epochs=1, limit=64, precision="float32", sets=("p1",), checkpoints=tmp_path
+    )
+    tasks = study_tasks(settings)
+    task = next(task for task in tasks if task.model == "conv" and "beta" not in task.options)
+    run = train_or_load(**task.arguments, checkpoints=tmp_path)
+    assert [shown.folder for shown in explorer_runs(settings, tasks)] == [run.folder]

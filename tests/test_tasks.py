@@ -19,11 +19,11 @@ OWN_IMAGES = Settings(dataset="/a/images", seeds=(0, 1, 2))
 
 
 def test_every_run_is_listed_once_and_the_first_seed_comes_first():
-    listed = study_tasks(OWN_IMAGES)
+    tasks = study_tasks(OWN_IMAGES)
     first_seed = 3 * 3 + 2 + 2  # comparison with the linear VAE, faces, posterior collapse
-    assert len(listed) == len(set(listed)) == first_seed + 2 * (3 * 2 + 1)
-    assert {task.seed for task in listed[:first_seed]} == {0}
-    assert len({task.label for task in listed}) == len(listed)
+    assert len(tasks) == len(set(tasks)) == first_seed + 2 * (3 * 2 + 1)
+    assert {task.seed for task in tasks[:first_seed]} == {0}
+    assert len({task.label for task in tasks}) == len(tasks)
 
 
 def test_a_run_that_two_pages_need_is_listed_once():
@@ -41,8 +41,8 @@ def test_the_pages_about_faces_and_collapse_train_only_with_settings_of_their_ow
 
 @pytest.mark.parametrize("settings", [Settings(), OWN_IMAGES, Settings(seed=3, seeds=(0, 1))])
 def test_the_pages_show_the_listed_runs(settings):
-    shown = {task for page in report_pages(settings) for task in page.tasks}
-    assert shown == set(study_tasks(settings))
+    tasks = {task for page in report_pages(settings) for task in page.tasks}
+    assert tasks == set(study_tasks(settings))
 
 
 def test_epochs_and_share_of_the_images_depend_on_the_data_set():

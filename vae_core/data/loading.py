@@ -136,8 +136,8 @@ def find_path(text: str) -> Path:
 
 def cache_path(root: Path, name: str, source: Source, options: LoadOptions) -> Path:
     """Return the cache file of exactly these images, decoded by this code."""
-    kind = type(source).__name__
-    key = json.dumps([CODE, kind, getattr(source, "name", ""), source.identity(), vars(options)])
+    origin = [type(source).__name__, getattr(source, "name", ""), source.identity()]
+    key = json.dumps([CODE, origin, vars(options)])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     return root / "cache" / f"{name}-{digest}.u8"
 

@@ -56,7 +56,7 @@ class BuiltInSource:
         blocks = (block for part_factors in factors for block in render(part_factors))
         labels = None
         if self.name == "shapes":
-            labels = [[synthetic.KINDS[kind] for kind in part["kind"]] for part in factors]
+            labels = [synthetic.shape_names(part) for part in factors]
         return Build(sizes, blocks, labels)
 
 

@@ -84,6 +84,11 @@ def draw_factors(name: str, n: int, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
+def shape_names(factors: dict[str, np.ndarray]) -> list[str]:
+    """Return the kind of shape, one of `KINDS`, of each image with these factors."""
+    return [KINDS[index] for index in factors["kind"]]
+
+
 def render(name: str, factors: dict[str, np.ndarray], size: int = 32) -> Iterator[np.ndarray]:
     """Draw the images that belong to `factors`: blocks [k, 3, size, size] of a few at a time."""
     x = (np.arange(check_int("size", size, 8), dtype=np.float32) + 0.5) * (2 / size) - 1

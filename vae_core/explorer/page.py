@@ -37,13 +37,12 @@ def write_explorer_page(path: Path, runs: Sequence[Run]) -> str:
     A run that cannot be shown is left out, and a line on the error stream says why. Without any
     run there is no page, and "" is returned.
     """
-    layers = supported_layers(path, runs)
-    runs = [run for run in runs if page_key(run) in layers]
+    runs = supported_runs(path, runs)
     if not runs:
         path.unlink(missing_ok=True)
         return ""
     images = images_to_encode(runs)
-    models = [describe_model(run, layers[page_key(run)], images) for run in runs]
+    models = [describe_model(run, images) for run in runs]
     pngs = {dataset: [encode_png(image) for image in each] for dataset, each in images.items()}
     strip = render_strip(runs[0].model)
     page = TEMPLATES.get_template("explore.html.j2").render(
@@ -60,15 +59,17 @@ def page_key(run: Run) -> str:
     return f"{run.dataset['folder']}/{run.folder.name}"
 
 
-def supported_layers(path: Path, runs: Iterable[Run]) -> dict[str, list[dict[str, Any]]]:
-    """Return the layers of the runs that the page can decode; name the others on stderr."""
-    layers = {}
+def supported_runs(path: Path, runs: Iterable[Run]) -> list[Run]:
+    """Return the runs that the page can decode, each once; name the others on stderr."""
+    supported: dict[str, Run] = {}
     for run in runs:
         try:
-            layers[page_key(run)] = describe_layers(run.model)
+            describe_layers(run.model)
         except ValueError as error:
             print_error(f"{path.name} is without {run.folder}: {error}")
-    return layers
+            continue
+        supported[page_key(run)] = run
+    return list(supported.values())
 
 
 def describe_layers(model: VAE) -> list[dict[str, Any]]:
@@ -77,7 +78,7 @@ def describe_layers(model: VAE) -> list[dict[str, Any]]:
     Raises ValueError for other layers, another `decode`, or weights that are not finite.
     """
     if type(model).decode is VAE.decode:
-        last = [{"kind": "sigmoid"}]
+        last = [{"type": "sigmoid"}]
     elif type(model).decode is LinearVAE.decode:
         last = []
     else:
@@ -91,21 +92,19 @@ def describe_layers(model: VAE) -> list[dict[str, Any]]:
 def describe_layer(layer: nn.Module) -> dict[str, Any]:
     """Describe a layer as `explore.js` reads it; raise ValueError for one that it does not know."""
     if isinstance(layer, nn.Linear) and layer.bias is not None:
-        return {"kind": "linear", "from": layer.in_features, "to": layer.out_features}
+        return {"type": "linear", "from": layer.in_features, "to": layer.out_features}
     if isinstance(layer, nn.ReLU):
-        return {"kind": "relu"}
+        return {"type": "relu"}
     if isinstance(layer, nn.Unflatten):
-        return {"kind": "reshape", "shape": list(layer.unflattened_size)}
+        return {"type": "reshape", "shape": list(layer.unflattened_size)}
     if isinstance(layer, nn.ConvTranspose2d):
         sizes = [layer.kernel_size, layer.stride, layer.padding]
         if sizes == [(4, 4), (2, 2), (1, 1)]:
-            return {"kind": "deconvolution", "to": layer.out_channels}
+            return {"type": "deconvolution", "to": layer.out_channels}
     raise ValueError(f"its decoder has the layer {layer}, which this page does not know")
 
 
-def describe_model(
-    run: Run, layers: list[dict[str, Any]], images: dict[str, Tensor]
-) -> dict[str, Any]:
+def describe_model(run: Run, images: dict[str, Tensor]) -> dict[str, Any]:
     """Return what the page has to know of a run besides its weights."""
     model, dataset = run.model, dataset_label(run)
     means = posterior_means(model, images[dataset])
@@ -115,7 +114,7 @@ def describe_model(
         "data": dataset,
         "latents": model.latent_dim,
         "shape": model.image_shape,
-        "layers": layers,
+        "layers": describe_layers(model),
         "dimensions": [[dimension, round(kl, 1)] for dimension, kl in top_latents(model).items()],
         "means": means.double().numpy().round(4).tolist(),
     }

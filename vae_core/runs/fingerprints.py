@@ -195,7 +195,7 @@ def parse_function(code: CodeType) -> ParsedFunction | None:
         return None
     tree = Normalizer().visit(tree)
     names = dict.fromkeys(dotted_names(tree))
-    return ParsedFunction(ast.unparse(ast.fix_missing_locations(tree)), list(names))
+    return ParsedFunction(canonical_text(tree), list(names))
 
 
 class Normalizer(ast.NodeTransformer):
@@ -244,6 +244,24 @@ class Normalizer(ast.NodeTransformer):
             else:
                 parts.append(value)
         return ast.Tuple(elts=parts, ctx=ast.Load())
+
+
+# Fields of syntax trees that differ between Python's versions, or mean nothing here.
+IGNORED_FIELDS = {"ctx", "kind", "type_comment", "type_params"}
+
+
+def canonical_text(node: Any) -> str:
+    """Return a syntax tree as text that is the same in all versions of Python."""
+    if isinstance(node, ast.AST):
+        fields = [
+            f"{name}={canonical_text(value)}"
+            for name, value in ast.iter_fields(node)
+            if name not in IGNORED_FIELDS
+        ]
+        return f"{type(node).__name__}({', '.join(fields)})"
+    if isinstance(node, list):
+        return f"[{', '.join(canonical_text(entry) for entry in node)}]"
+    return repr(node)
 
 
 def dotted_names(tree: ast.AST) -> Iterator[str]:

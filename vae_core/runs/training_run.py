@@ -220,10 +220,10 @@ def find_finished(request: Request) -> Run | None:
     A run whose precision was chosen automatically also answers a request for the precision that
     was chosen.
     """
-    own, automatic = request.folder, request.folder.with_name(published_name(request.config))
-    published = sorted(own.parents[1].glob(f"published/*/{automatic.name}"))
-    if own.exists():  # also an empty folder, which asks for a training where a run is published
-        candidates = [own, automatic]
+    automatic = request.folder.with_name(published_name(request.config))
+    published = sorted(automatic.parents[1].glob(f"published/*/{automatic.name}"))
+    if request.folder.exists():  # even an empty folder, which replaces a published run
+        candidates = [request.folder, automatic]
     else:
         candidates = [automatic, *published]
     for folder in dict.fromkeys(candidates):

@@ -186,7 +186,8 @@ function showLocation() {
 
 // The offsets are for the chosen model only: the same latent means something else to another.
 function currentLatents(model) {
-  const z = interpolate(latentOf(state.a, model), latentOf(state.b, model), state.alpha, state.sphere);
+  const [a, b] = [latentOf(state.a, model), latentOf(state.b, model)];
+  const z = interpolate(a, b, state.alpha, state.sphere);
   return model === state.model ? withOffsets(z, state.offsets) : z;
 }
 
@@ -218,10 +219,11 @@ function showStrips() {
     const strip = element("div", { class: "strip", role: "group", "aria-label": model.title });
     for (let step = 0; step < STEPS; step++) {
       const alpha = step / (STEPS - 1), label = `α = ${alpha.toFixed(2)}, ${model.title}`;
-      const [canvas, button] = tile(label, () => set({ alpha: alpha }));
+      const [canvas, button] = tile(label, () => set({ alpha }));
       button.dataset.step = step;
       const [a, b, sphere] = [state.a, state.b, state.sphere];
-      paintLater(canvas, model, () => interpolate(latentOf(a, model), latentOf(b, model), alpha, sphere));
+      paintLater(canvas, model, () =>
+        interpolate(latentOf(a, model), latentOf(b, model), alpha, sphere));
       strip.append(button);
     }
     return strip;
@@ -279,14 +281,16 @@ let sliders = [];
 function showSliders() {
   sliders = state.model.dimensions.map(([dimension, kl]) => {
     const model = state.model, id = `latent-${dimension}`;
-    const input = element("input", { type: "range", id, min: -MAX_OFFSET, max: MAX_OFFSET, step: 0.1 });
+    const limits = { min: -MAX_OFFSET, max: MAX_OFFSET, step: 0.1 };
+    const input = element("input", { type: "range", id, ...limits });
     const label = element("label", { for: id }, `latent ${dimension}`);
     label.append(element("small", {}, ` ${kl.toFixed(1)} nats`));
-    const extremes = [-MAX_OFFSET, MAX_OFFSET].map((offset) => {
+    const [least, most] = [-MAX_OFFSET, MAX_OFFSET].map((offset) => {
       return { canvas: element("canvas", { "aria-hidden": "true" }), offset };
     });
     const output = element("output", { for: id });
-    const row = element("div", { class: "slider" }, label, extremes[0].canvas, input, extremes[1].canvas, output);
+    const parts = [label, least.canvas, input, most.canvas, output];
+    const row = element("div", { class: "slider" }, ...parts);
     input.addEventListener("input", () => {
       state.offsets[dimension] = Number(input.value);
       showLocation();
@@ -295,7 +299,7 @@ function showSliders() {
       input.value = state.offsets[dimension] || 0;
       output.textContent = Number(input.value).toFixed(1).replace("-", "−");
       input.setAttribute("aria-valuetext", `${input.value} standard deviations of the prior`);
-      for (const { canvas, offset } of extremes) {
+      for (const { canvas, offset } of [least, most]) {
         const latents = () => {
           const change = offset - (state.offsets[dimension] || 0);
           return withOffsets(currentLatents(model), { [dimension]: change });
@@ -378,7 +382,8 @@ function walk() {
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const [start, startTime] = [state.alpha, performance.now()];
   const position = (now) => {
-    const traveled = calm ? Math.floor((now - startTime) / 1000) / (STEPS - 1) : (now - startTime) / 6000;
+    const seconds = (now - startTime) / 1000;
+    const traveled = calm ? Math.floor(seconds) / (STEPS - 1) : seconds / 6;
     return 1 - Math.abs(1 - ((start + traveled) % 2));
   };
   const go = () => set({ alpha: position(performance.now()) });
