@@ -72,6 +72,7 @@ def test_what_is_asked_for_or_cannot_be_bfloat16_is_not_measured(measured, monke
         "bfloat16"
     )
     assert choose_precision(Config("fc", TINY), SHAPE, torch.device("mps")).precision == "float32"
+    assert choose_precision(Config("linear", TINY), SHAPE, CPU).precision == "float32"
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert choose_precision(Config("fc", TINY), SHAPE, CPU).precision == "float32"
     assert calls == []

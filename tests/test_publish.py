@@ -73,6 +73,7 @@ def project(settings, monkeypatch):
         title=dataset.title,
         rounding=float("nan"),
         bound=float("nan"),
+        precision=settings.precision,
     )
     write_results(folder / "figures" / "answer.csv", answers.to_dict("records"))
     shutil.copy(settings.results, folder / "figures" / "results.csv")

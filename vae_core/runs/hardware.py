@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from vae_core.config import Config
+from vae_core.models import MODELS
 from vae_core.storage import DATA, atomic_write, print_error
 from vae_core.training import Trainer
 
@@ -55,14 +56,14 @@ def choose_precision(
 ) -> PrecisionChoice:
     """Return the precision of a training: the configured one, or for "auto" the faster one.
 
-    Where the device supports bfloat16, a few training steps of the model are timed at its batch
-    size in both precisions; bfloat16 is chosen if it is at least `MARGIN` times as fast. The
-    measurement is made once for each process and processor, printed on one line, and kept in
-    `data/cache/precision.json`.
+    If the device supports bfloat16, a few training steps of the model are timed at its batch size
+    in both precisions; bfloat16 is chosen if it is at least `MARGIN` times as fast. This is done
+    once for each process and processor, printed on one line, and kept in
+    `data/cache/precision.json`. A model with a closed form, which takes no such step, is float32.
     """
     if config.precision != "auto":
         return PrecisionChoice(config.precision)
-    if not supports_bfloat16(device):
+    if MODELS[config.model].closed_form or not supports_bfloat16(device):
         return PrecisionChoice("float32")
     key = measurement_key(config, image_shape, device)
     if key not in KNOWN_CHOICES:

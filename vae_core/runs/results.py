@@ -17,24 +17,20 @@ from vae_core.runs.checkpoints import Run
 from vae_core.storage import atomic_write, single_line
 
 DATA_PARTS = ("train", "validation", "test")
-# What tells one run from another.
+# How a model is trained, besides its parameter set; see `Config`.
+RECIPE_COLUMNS = [
+    *("decoder_variance", "flip", "weight_decay", "dropout", "kl_warmup", "rate_warmup"),
+]
+# What tells one run from another; two runs may also differ in their precision alone.
 IDENTITY_COLUMNS = [
-    "dataset",
-    "model",
-    "params",
-    "seed",
-    "beta",
-    "reduction",
-    "schedule",
-    "batch_size",
-    "learning_rate",
-    "latent_dim",
-    "max_epochs",
+    *("dataset", "model", "params", "seed", "beta", "reduction", "schedule", *RECIPE_COLUMNS),
+    *("batch_size", "learning_rate", "latent_dim", "max_epochs"),
 ]
 COLUMNS = [
     *("dataset", "title", "model", "params", "batch_size", "learning_rate", "latent_dim", "seed"),
-    *("beta", "reduction", "schedule", "max_epochs", "epochs", "best_epoch"),
+    *("beta", "reduction", "schedule", *RECIPE_COLUMNS, "max_epochs", "epochs", "best_epoch"),
     *(f"{part}_{name}" for part in DATA_PARTS for name in LOSS_PARTS),
+    *("learned_variance", "test_bits_per_dim"),
     *("oscillation", "active_dimensions", "unevenness", "class_accuracy"),
     *("seconds_per_epoch", "seconds"),
     *("precision", "device", "threads", "processor"),
@@ -42,7 +38,7 @@ COLUMNS = [
 ]
 TEXT_COLUMNS = {
     *("dataset", "title", "model", "params", "reduction", "schedule", "precision", "device"),
-    *("threads", "processor", "vae_core", "torch", "numpy"),
+    *("threads", "processor", "vae_core", "torch", "numpy", "decoder_variance", "flip"),
 }
 INTEGER_COLUMNS = ["batch_size", "latent_dim", "seed", "max_epochs", "epochs", "best_epoch"]
 INTERPOLATIONS = 50  # pairs of prior samples over which unevenness is averaged
@@ -54,7 +50,9 @@ def result_row(run: Run, dataset: Dataset | None = None) -> dict[str, Any]:
     Losses are those of the run's own objective, in nats per image; training and validation losses
     are of the best epoch. With the data set there are also the active latents over its test images
     and, where the classes are known, `class_accuracy`, that of a linear probe on mu. `unevenness`
-    is a mean over straight interpolations. For a published run, `rounding` is the change of its
+    is a mean over straight interpolations. Where the decoder's variance is learned,
+    `learned_variance` is its value and `test_bits_per_dim` the test loss in bits per value of an
+    image. For a published run, `rounding` is the change of its
     test loss by rounding its weights, and `bound` the importance-weighted bound.
     """
     params, summary, provenance = run.config.params, run.summary, run.provenance
@@ -73,9 +71,17 @@ def result_row(run: Run, dataset: Dataset | None = None) -> dict[str, Any]:
         "beta": run.config.beta,
         "reduction": run.config.reduction,
         "schedule": run.config.schedule,
+        "decoder_variance": str(run.config.decoder_variance),
+        "flip": str(run.config.flip),
+        "weight_decay": run.config.weight_decay,
+        "dropout": run.config.dropout,
+        "kl_warmup": run.config.kl_warmup,
+        "rate_warmup": run.config.rate_warmup,
         "max_epochs": run.config.max_epochs,
         "epochs": summary["epochs"],
         "best_epoch": summary["best_epoch"],
+        "learned_variance": summary.get("decoder_variance"),
+        "test_bits_per_dim": summary["test"].get("bits_per_dim"),
         "oscillation": round(oscillation(run.history), 4),
         "active_dimensions": None,
         "unevenness": round(unevenness(run.model, starts, ends).mean().item(), 3),
@@ -144,7 +150,7 @@ def check_results(table: pd.DataFrame) -> None:
         raise ValueError("there are no results")
     if table[IDENTITY_COLUMNS].isna().any(axis=None):
         raise ValueError("a row does not say which run it is")
-    if table.duplicated(IDENTITY_COLUMNS).any():
+    if table.duplicated([*IDENTITY_COLUMNS, "precision"]).any():
         raise ValueError("the same run is listed twice")
     unknown = sorted(set(table["model"]) - set(MODELS))
     if unknown:
@@ -152,8 +158,14 @@ def check_results(table: pd.DataFrame) -> None:
 
 
 def rows_of_run(table: pd.DataFrame, config: Config, folder: str) -> pd.Series:
-    """Return for each row whether it is of this run; `folder` is that of its data set's runs."""
+    """Return for each row whether it is of this run; `folder` is that of its data set's runs.
+
+    A configuration with the precision "auto" fits rows of any precision.
+    """
     values = {**vars(config), **vars(config.params)}
     values |= {"params": config.params.name, "dataset": folder}
-    identity = [values[name] for name in IDENTITY_COLUMNS]
-    return (table[IDENTITY_COLUMNS] == identity).all(axis=1)
+    values |= {"decoder_variance": str(config.decoder_variance), "flip": str(config.flip)}
+    names = list(IDENTITY_COLUMNS)
+    if config.precision != "auto":
+        names.append("precision")
+    return (table[names] == [values[name] for name in names]).all(axis=1)
