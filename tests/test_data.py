@@ -554,7 +554,7 @@ def test_cifar10_is_downloaded(tmp_path, root, monkeypatch, capsys, given):
     if given != "nothing":
         folder_of(root, {place.name: PAGE if given == "a page" else archive.read_bytes()})
     if given != "the archive":
-        assert "not the genuine one" in refused(DatasetMissing, "cifar10", root)
+        assert "it is a web page" in refused(DatasetMissing, "cifar10", root)
         assert place.read_bytes() == PAGE if given == "a page" else not place.exists()
         answer.__init__(archive.read_bytes())
     assert sizes(load_dataset("cifar10", root)) == [48, 2, 10]
@@ -648,16 +648,20 @@ def test_missing_celeba_says_what_to_put_where(root):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "junk", TXT + "000001.jpg 3\n", TXT + "\0\xff\n", PAGE.decode()]
-)
-@pytest.mark.parametrize(
-    ("name", "reason"),
+    ("name", "text", "reason"),
     [
-        ("img_align_celeba.zip", "it is not a whole zip file; copy or download it again"),
-        ("list_eval_partition.txt", "not every line of ../list_eval_partition.txt is like '000001"),
+        ("img_align_celeba.zip", "", "not a whole zip"),
+        ("img_align_celeba.zip", "junk", "not a whole zip"),
+        ("img_align_celeba.zip", PAGE.decode(), "it is a web page"),
+        ("list_eval_partition.txt", "", "not every line"),
+        ("list_eval_partition.txt", "junk", "not every line"),
+        ("list_eval_partition.txt", TXT + "000001.jpg 3\n", "not every line"),
+        ("list_eval_partition.txt", TXT + "\0\xff\n", "not every line"),
+        ("list_eval_partition.txt", PAGE.decode(), "it is a web page"),
     ],
 )
-def test_wrecked_celeba(root, name, text, reason):
+def test_a_damaged_celeba_is_named_with_the_reason(root, name, text, reason):
     (celeba_in(root / "celeba", "zip") / name).write_text(text)
     message = refused(ValueError, "celeba", root)
-    assert f"{root}/celeba/img_align_celeba.zip cannot be read: {reason}" in message
+    assert f"{root}/celeba/img_align_celeba.zip cannot be read" in message
+    assert reason in message

@@ -194,12 +194,12 @@ def changed(at, value):
         ("a.zip", lambda content: content[:-300], "not a whole zip file; copy or download it"),
         ("a.zip", lambda content: content[300:], "0.png"),
         ("a.zip", lambda content: b"", "not a whole zip"),
-        ("a.zip", lambda content: PAGE, "not a whole zip"),
+        ("a.zip", lambda content: PAGE, "it is a web page"),
         ("a.tar.gz", lambda content: b"\x1f\x8b" * 99, "not a whole zip file; unpack it first"),
         ("a.zip", changed(8, b"\1"), "is encrypted"),
         ("a.zip", changed(16, b"\0"), "1 of 10 images cannot be read: 0.png"),
         ("a.zip", changed(24, b"\0\0\0\x40"), "1,073,741,824 bytes; at most 268,435,456"),
-        ("a.zip", changed(10, b"\x0e"), "0.png is neither stored nor deflated; pack it again"),
+        ("a.zip", changed(10, b"\x0e"), "0.png is neither stored nor deflated; unpack"),
     ],
 )
 def test_bad_zip_is_one_line(tmp_path, root, name, change, expected):
@@ -207,6 +207,25 @@ def test_bad_zip_is_one_line(tmp_path, root, name, change, expected):
     path.write_bytes(change(path.read_bytes()))
     message = refused(ValueError, path, root)
     assert expected in message and str(path) in message and message.count("cannot be read") == 1
+
+
+def test_a_huge_photograph_is_decoded_at_a_smaller_scale(monkeypatch):
+    photograph = Image.new("RGB", (400, 300), (200, 100, 50))
+    content = encoded(photograph, "jpeg", quality=95)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 10_000)
+    pixels = image_files.decode_image(content, 32)
+    assert abs(pixels.astype(int).transpose(1, 2, 0) - (200, 100, 50)).max() <= 3
+    with pytest.raises(ValueError, match="at most 10,000"):
+        image_files.decode_image(encoded(photograph), 32)  # a PNG has no smaller scale
+
+
+def test_zips_of_other_systems_and_with_odd_paths_are_read(tmp_path, root):
+    names = {f"set\\cat\\{n}.png": image(n) for n in range(6)}
+    names |= {f"../../dog/{n}.png": image(n) for n in range(6, 12)}
+    path = zip_of(tmp_path / "a.zip", {"set\\": b"", "set\\cat\\": b"", **names})
+    loaded = load_dataset(path, root)
+    assert sum(sizes(loaded)) == 12
+    assert set(np.concatenate(loaded.labels)) == {"cat", "dog"}
 
 
 def test_pipes_and_dangling_links_are_named(tmp_path, root):

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from dask.system import CPU_COUNT
 from helpers import one_line
 
 from vae_core.storage import PROJECT
@@ -82,3 +83,11 @@ def test_every_setting_that_the_makefile_passes_on_is_one():
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
     names = re.search(r"^SETTINGS := (.*)$", makefile, re.MULTILINE)[1].split()
     assert {name.lower() for name in names} <= Settings.__dataclass_fields__.keys()
+
+
+def test_there_is_one_training_a_core_or_one_on_a_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert Settings().training_workers == CPU_COUNT
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert Settings().training_workers == 1
+    assert Settings(workers=3).training_workers == 3

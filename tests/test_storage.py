@@ -111,6 +111,8 @@ def test_an_error_becomes_one_line(capsys):
     assert single_line(ValueError()) == "ValueError"
     print_error("a\udcff\nb")  # a file name that is not Unicode
     assert capsys.readouterr().err == "a\\udcff b\n"
+    print_error("a\x1b[31mred.png")  # a file name that would colour the terminal
+    assert capsys.readouterr().err == "a\\x1b[31mred.png\n"
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,8 @@ def test_every_run_of_the_answer_is_valid_and_listed_once():
         ("name=p9", "'name' is unknown"),
         ("beta=1 beta=2", "'beta' is repeated"),
         ("beta", "'beta' lacks a value"),
+        ("seed=0,0", "'seed' has a value twice"),
+        ("beta=1,1.0", "'beta' has a value twice"),
         ("beta=1,,2", "'beta' lacks a value"),
         ("beta=1,much", "no float"),
         ("seed=0.5", "no int"),
@@ -90,6 +92,14 @@ def test_a_sweep_writes_a_table_and_a_page(tmp_path, monkeypatch, capsys):
     assert values == [[1, 32], [1, 64], [0.1, 32], [0.1, 64]] and (table["test_loss"] > 0).all()
     page = (tmp_path / "report" / "sweep.html").read_text()
     assert "data:image/png" in page and page.count("<tr>") == 4
+
+    # A second sweep keeps the table and the page of the first.
+    first = (tmp_path / "report" / "sweep.csv").read_bytes()
+    monkeypatch.setenv("VAE_GRID", "beta=1 batch_size=32")
+    assert main("sweep") == 0
+    assert (tmp_path / "report" / "sweep.previous-1.csv").read_bytes() == first
+    assert (tmp_path / "report" / "sweep.previous-1.html").read_text() == page
+    assert len(pd.read_csv(tmp_path / "report" / "sweep.csv")) == 1
 
     loss = sweep_figure(table, ["beta", "batch_size"]).axes[0]
     assert loss.get_xscale() == "log" and loss.get_xlabel() == "beta"

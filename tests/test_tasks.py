@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from helpers import contents, outcome
 
+from vae_core.config import parameter_set
 from vae_core.runs import train_or_load
 from vae_core.runs.checkpoints import RUN
 from vae_study import tasks
@@ -115,3 +116,11 @@ def test_the_estimate_counts_measured_epochs_of_every_run(monkeypatch):
     assert estimate_duration([stopped], SMALL) == "23 min, 1 at a time"
     unstopped = make_task(SMALL, "conv", "p1", "shapes", seed=0, max_epochs=100, patience=0)
     assert estimate_duration([unstopped], SMALL) == "107 min, 1 at a time"
+
+
+@pytest.mark.parametrize("changed", [{"learning_rate": 1.0}, {"latent_dim": 999_999_999}])
+def test_a_run_that_cannot_be_trained_does_not_stop_the_estimate(changed):
+    params = replace(parameter_set("plane"), **changed)
+    tasks = [make_task(SMALL, "fc", params, "shapes", seed=0)]
+    tasks.append(make_task(SMALL, "fc", "plane", "shapes", seed=0))
+    assert "at a time" in estimate_duration(tasks, SMALL)

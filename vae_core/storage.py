@@ -86,10 +86,13 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def single_line(error: object) -> str:
-    """Return the message of an error on one line; the name of its class where it has none."""
+    """Return the message of an error on one line; the name of its class where it has none.
+
+    Characters that a terminal would act on, as file names may have them, are written as escapes.
+    """
     text = " ".join(str(error).split()) or type(error).__name__
-    # File names need not be valid Unicode.
-    return text.encode(errors="backslashreplace").decode()
+    characters = [letter if letter.isprintable() else repr(letter)[1:-1] for letter in text]
+    return "".join(characters)
 
 
 def print_error(text: object) -> None:

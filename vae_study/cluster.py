@@ -12,7 +12,6 @@ from unittest.mock import patch
 
 import dask
 import distributed
-from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, Security
 from distributed.utils import LoopRunner, get_mp_context
 
@@ -47,7 +46,7 @@ def connect(settings: Settings, runs: int, display: ProgressDisplay) -> Iterator
         if settings.scheduler is not None:
             client = stack.enter_context(_existing_cluster(settings.scheduler))
         else:
-            workers = min(settings.workers or CPU_COUNT, runs)
+            workers = min(settings.training_workers, runs)
             client = stack.enter_context(_new_workers(workers, display))
         has_dashboard = importlib.util.find_spec("bokeh") is not None
         if client is not None and has_dashboard and client.dashboard_link:

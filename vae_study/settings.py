@@ -7,6 +7,9 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
+import torch
+from dask.system import CPU_COUNT
+
 from vae_core.config import CHOICES, parameter_set
 from vae_core.data import NAMES
 from vae_core.storage import CHECKPOINTS, PROJECT, single_line
@@ -131,6 +134,17 @@ class Settings:
         elif "seeds" in values and "seed" not in given:
             values["seed"] = values["seeds"][0]
         return cls(**values)
+
+    @property
+    def training_workers(self) -> int:
+        """How many trainings run at the same time: `workers`, or one a core.
+
+        Where there is a GPU the default is one: each worker has a context and the images on the GPU
+        of its own, and how several share it was not measured.
+        """
+        if self.workers is not None:
+            return self.workers
+        return 1 if torch.cuda.is_available() else CPU_COUNT
 
     @property
     def trains_all_pages(self) -> bool:

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -78,10 +79,13 @@ def _parse_values(name: str, text: str) -> list:
     field_type = FIELD_TYPES[name]
     parse = PARSERS.get(field_type, str)
     try:
-        return [parse(text) for text in texts]
+        values = [parse(text) for text in texts]
     except ValueError:
         type_name = getattr(field_type, "__name__", field_type)
         raise ValueError(f"GRID: a value of {name!r} is no {type_name}: {text}") from None
+    if len(set(values)) < len(values):
+        raise ValueError(f"GRID: the field {name!r} has a value twice: {text}")
+    return values
 
 
 def combinations(grid: Mapping[str, Sequence]) -> list[dict[str, Any]]:
@@ -224,10 +228,23 @@ def run_command(settings: Settings) -> int:
     if table.empty:
         raise ValueError("all runs of the sweep failed; the lines above say why")
     csv, page = settings.report / "sweep.csv", settings.report / "sweep.html"
+    for path in (csv, page):
+        keep_previous(path)
     atomic_write(csv, table.to_csv(index=False, lineterminator="\n"))
     atomic_write(page, sweep_page(table, grid, settings))
     print(f"the results of the sweep are in {csv}, its page is {page}")
     return int(len(table) < math.prod(len(values) for values in grid.values()))
+
+
+def keep_previous(path: Path) -> None:
+    """Rename a file of an earlier sweep to `<name>.previous-<n>`, n the first free number."""
+    if not path.exists():
+        return
+    number = 1
+    while (backup := path.with_name(f"{path.stem}.previous-{number}{path.suffix}")).exists():
+        number += 1
+    path.rename(backup)
+    print(f"the earlier {path.name} is kept as {backup.name}")
 
 
 def sweep_page(table: pd.DataFrame, grid: Mapping[str, Sequence], settings: Settings) -> str:

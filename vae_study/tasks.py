@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from dask.system import CPU_COUNT
 
 from vae_core.config import Config, ParameterSet, parameter_set
 from vae_core.data import dataset_info, load_dataset
@@ -18,7 +17,7 @@ from vae_core.runs.checkpoints import move_to_backup
 from vae_core.runs.hardware import choose_device, choose_precision
 from vae_core.runs.results import read_results
 from vae_core.storage import PROJECT, locked
-from vae_core.training import train
+from vae_core.training import TrainingDiverged, train
 from vae_study.progress import format_duration
 from vae_study.settings import Settings
 
@@ -172,12 +171,20 @@ def estimate_duration(tasks: list[Task], settings: Settings) -> str:
         params = parameter_set(task.params)
         key = (task.model, params.batch_size, params.latent_dim, dataset.size)
         if key not in measured:
-            measured[key] = measure_seconds(task)
+            measured[key] = measure_or_skip(task)
         images = len(dataset.train) * expected_epochs(task.config, usual_epochs)
         durations.append(measured[key] * images)
-    workers = settings.workers or CPU_COUNT
+    workers = settings.training_workers
     seconds = max(sum(durations) / workers, *durations)
     return f"{format_duration(seconds)}, {workers} at a time"
+
+
+def measure_or_skip(task: Task) -> float:
+    """Return the seconds for one image; 0 where the run cannot be trained, which it says later."""
+    try:
+        return measure_seconds(task)
+    except (TrainingDiverged, ValueError, RuntimeError, MemoryError):
+        return 0.0
 
 
 def measure_seconds(task: Task) -> float:
@@ -197,7 +204,10 @@ def measure_seconds(task: Task) -> float:
 
 def published_epochs() -> pd.Series:
     """Return the mean number of epochs of the published runs by what early stopping depends on."""
-    published = read_results(PROJECT / "figures" / "results.csv")
+    table = PROJECT / "figures" / "results.csv"
+    if not table.exists():
+        return pd.Series(dtype=float)
+    published = read_results(table)
     return published.groupby(["model", "params", "beta", "reduction"])["epochs"].mean()
 
 

@@ -3,7 +3,13 @@
 import re
 from pathlib import Path, PurePosixPath
 
-from vae_core.data.image_files import PARTITION, DatasetMissing, ListedFile, describe_file
+from vae_core.data.image_files import (
+    PARTITION,
+    DatasetMissing,
+    ListedFile,
+    check_no_web_page,
+    describe_file,
+)
 from vae_core.data.splits import Groups, group_by
 from vae_core.storage import print_error
 
@@ -79,7 +85,9 @@ def official_parts() -> dict[str, str]:
 def read_partition(name: str, file: ListedFile) -> dict[str, str]:
     """Read a partition file: return the part of each image by its number."""
     with file.open() as opened:
-        text = opened.read().decode("utf-8-sig", "replace")
+        content = opened.read()
+    check_no_web_page(content)
+    text = content.decode("utf-8-sig", "replace")
     lines = [line for line in text.split("\n") if line.strip()]
     matches = [PARTITION_LINE.fullmatch(line) for line in lines]
     # The first line may be a heading.

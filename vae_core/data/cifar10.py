@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from vae_core.data.image_files import DatasetMissing
+from vae_core.data.image_files import DatasetMissing, check_no_web_page
 from vae_core.storage import atomic_write, locked, progress_bar, single_line
 
 MIN_SPEED, PATIENCE = 100_000, 60  # bytes a second; seconds after which a slow download ends
@@ -90,6 +90,7 @@ def download(url: str, archive: Path, md5: str) -> None:
             content += block
             bar.update(len(block))
             check_speed(len(content), time.monotonic() - start)
+    check_no_web_page(bytes(content[:1024]))
     if hashlib.md5(content).hexdigest() != md5:
         raise ValueError("the downloaded file is not the genuine one")
     atomic_write(archive, bytes(content))

@@ -98,21 +98,46 @@ def list_files(path: Path) -> dict[str, ListedFile]:
 def list_zip(path: Path) -> dict[str, ListedFile]:
     """Return the files of a zip; raise ValueError where they cannot be read safely."""
     if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            check_no_web_page(file.read(1024))
         if path.suffix.lower() == ".zip":
             raise ValueError("it is not a whole zip file; copy or download it again")
         raise ValueError("it is not a whole zip file; unpack it first, or give a folder")
     archive, files = zipfile.ZipFile(path), {}
     for info in archive.infolist():
-        name = posixpath.normpath(info.filename.replace("\\", "/")).lstrip("/")
+        is_folder = info.filename.endswith(("/", "\\"))
+        name = zip_entry_name(info.filename)
         # With other methods, a few bytes could unpack to more than the memory.
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"{name} is neither stored nor deflated; pack it again")
-        if info.is_dir() or IGNORED.fullmatch(name):
+            raise ValueError(
+                f"{name} is neither stored nor deflated; unpack the zip and give the folder"
+            )
+        if is_folder or IGNORED.fullmatch(name):
             continue
         if name in files:
             raise ValueError(f"it has two files named {name}; unpack it and give the folder")
         files[name] = ListedFile((info.file_size,), partial(archive.open, info))
     return files
+
+
+def zip_entry_name(name: str) -> str:
+    """Return the name of a zip's entry with forward slashes, without leading / or ../ ."""
+    parts = posixpath.normpath(name.replace("\\", "/")).split("/")
+    return "/".join(part for part in parts if part not in ("", ".."))
+
+
+def check_no_web_page(content: bytes) -> None:
+    """Raise ValueError where the beginning of a file is that of a web page.
+
+    Download services answer with one, of a quota or a question, which is saved under the name of
+    the file.
+    """
+    start = content.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        raise ValueError(
+            "it is a web page; open the address in a browser, see what it says, and download the "
+            "file itself"
+        )
 
 
 def walk(folder: str | Path, seen: set[str], prefix: str = "") -> Iterator[tuple[str, ListedFile]]:
@@ -234,6 +259,11 @@ def decode(content: bytes, size: int) -> DecodedImage:
     """Decode the bytes of an image file to a square."""
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         pixels = image.width * image.height
+        if pixels > MAX_PIXELS and image.format == "JPEG":
+            # JPEG can be decoded at an eighth of its size. Smaller images are not, so that their
+            # pixels stay those of the published runs.
+            image.draft("RGB", (max(size, image.width // 8), max(size, image.height // 8)))
+            pixels = image.width * image.height
         if pixels > MAX_PIXELS:
             raise ValueError(f"{pixels:,} pixels; at most {MAX_PIXELS:,} are read")
         if pixels > MAX_PIXELS // 4:
