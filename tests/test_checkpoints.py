@@ -135,10 +135,21 @@ TINY_CONFIG = {
 )
 def test_a_run_file_that_does_not_fit_the_others_is_an_error(finished, change, message):
     content = json.loads((finished / RUN).read_text())
+    del content["checksum"]
     (finished / RUN).write_text(json.dumps(content | change))
     with pytest.raises(CheckpointError, match=message) as error:
         load_run(finished)
     assert str(finished) in one_line(error)
+
+
+@pytest.mark.parametrize("loss", ["99.5", "NaN", "Infinity"])
+def test_a_loss_that_was_changed_by_hand_is_noticed(finished, loss):
+    text = (finished / RUN).read_text()
+    before = json.dumps(json.loads(text)["summary"]["test"]["loss"])
+    (finished / RUN).write_text(text.replace(before, loss))
+    with pytest.raises(CheckpointError, match=RUN) as error:
+        load_run(finished)
+    one_line(error)
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])

@@ -22,6 +22,7 @@ from PIL import Image
 from vae_core import storage
 from vae_core.data import (
     DatasetMissing,
+    cache,
     celeba,
     cifar10,
     dataset,
@@ -408,6 +409,17 @@ def test_cache_is_used_and_is_left_alone(cached, root, decoded, capsys, monkeypa
     monkeypatch.setattr(loading, "CODE", "another")
     load_dataset(source, root)
     assert len(decoded) == 20
+
+
+def test_a_changed_data_set_has_one_cache(tmp_path, root, capsys, monkeypatch):
+    monkeypatch.setattr(cache, "LARGE_GIGABYTES", 1e-6)
+    path, other = folder_of(tmp_path / "a", TEN), folder_of(tmp_path / "b" / "a", TWENTY)
+    load_dataset(other, root)
+    for n in range(3):
+        folder_of(path, {f"more{n}.png": image(n)})
+        assert "GB" in (load_dataset(path, root) and capsys.readouterr().err)
+        load_dataset(path, root, size=16)
+    assert len(list((root / "cache").glob("*.u8"))) == 3  # two sizes of one, and the other
 
 
 def flip(content, at):

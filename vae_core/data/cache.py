@@ -12,6 +12,7 @@ import torch
 
 from vae_core.storage import atomic_open, locked, print_error, progress_bar
 
+LARGE_GIGABYTES = 2.0  # of decoded images, above which their size is printed first
 HEADER = 4096  # bytes before the images: a description of the file as JSON
 
 Labels = list[list[str]]  # the class of each image, in three lists
@@ -46,12 +47,22 @@ def load_cached(path: Path, size: int, build: Callable[[], Build]) -> CachedImag
             return read_cache(path, size)
         if path.exists():
             print_error(f"{path} is damaged; building it again")
-        write_cache(path, build())
+        write_cache(path, size, build())
+        remove_superseded(path)
         return read_cache(path, size)
 
 
-def write_cache(path: Path, build: Build) -> None:
+def remove_superseded(path: Path) -> None:
+    """Remove the caches that the files of the same data set had before they changed."""
+    prefix, _, _ = path.stem.rpartition("-")
+    for other in path.parent.glob(f"{prefix}-*{path.suffix}"):
+        if other != path:
+            other.unlink(missing_ok=True)
+
+
+def write_cache(path: Path, size: int, build: Build) -> None:
     """Decode a data set into a cache file: header, images, labels."""
+    report_large_file(path, size, build)
     digest = size_digest(build.sizes)
     labels = json.dumps(build.labels).encode()
     bar = progress_bar(total=sum(build.sizes), desc=f"preparing {path.stem}", unit=" images")
@@ -73,6 +84,13 @@ def write_cache(path: Path, build: Build) -> None:
             "labels": hashlib.sha256(labels).hexdigest(),
         }
         file.write(json.dumps(header).encode().ljust(HEADER))
+
+
+def report_large_file(path: Path, size: int, build: Build) -> None:
+    """Print a line where the decoded images will take much room."""
+    gigabytes = 3 * size**2 * sum(build.sizes) / 1e9
+    if gigabytes > LARGE_GIGABYTES:
+        print_error(f"the decoded images will take {gigabytes:.1f} GB in {path.parent}")
 
 
 def read_cache(path: Path, size: int) -> CachedImages:

@@ -5,6 +5,7 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vae_core.data import celeba
 from vae_core.data.cache import load_cached
@@ -135,11 +136,18 @@ def find_path(text: str) -> Path:
 
 
 def cache_path(root: Path, name: str, source: Source, options: LoadOptions) -> Path:
-    """Return the cache file of exactly these images, decoded by this code."""
-    origin = [type(source).__name__, getattr(source, "name", ""), source.identity()]
-    key = json.dumps([CODE, origin, vars(options)])
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return root / "cache" / f"{name}-{digest}.u8"
+    """Return the cache file of exactly these images, decoded by this code.
+
+    It is `<name>-<origin>-<content>.u8`: caches of one origin supersede each other.
+    """
+    origin = short_hash([type(source).__name__, source.origin()], 8)
+    content = short_hash([CODE, source.identity(), vars(options)], 16)
+    return root / "cache" / f"{name}-{origin}-{content}.u8"
+
+
+def short_hash(value: Any, digits: int) -> str:
+    """Return the first hexadecimal digits of a SHA-256 over a JSON value."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:digits]
 
 
 def permute_dataset(dataset: Dataset, share: float) -> Dataset:

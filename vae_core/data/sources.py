@@ -16,6 +16,9 @@ from vae_core.data.splits import group_by_folder, part_of_folder, split, split_s
 class Source(Protocol):
     """Images that can be decoded."""
 
+    def origin(self) -> str:
+        """Return where the images come from: a name or a path."""
+
     def identity(self) -> Any:
         """Return a JSON value that changes with the images."""
 
@@ -38,6 +41,10 @@ class BuiltInSource:
 
     name: str
     options: SplitOptions
+
+    def origin(self) -> str:
+        """Return the name."""
+        return self.name
 
     def identity(self) -> list[int]:
         """Return the sizes of the parts."""
@@ -67,6 +74,10 @@ class CIFAR10Source:
     root: Path
     options: SplitOptions
 
+    def origin(self) -> str:
+        """Return the name of the data set."""
+        return "cifar10"
+
     def identity(self) -> str:
         """Return what never changes, since its MD5 sum is checked."""
         return "genuine"
@@ -88,6 +99,10 @@ class FileSource:
     path: Path
     is_celeba: bool  # whether it was asked for as CelebA
     options: SplitOptions
+
+    def origin(self) -> str:
+        """Return the path."""
+        return str(self.path.absolute())
 
     def identity(self) -> list[Any]:
         """Return what changes with the content of the folder or zip and the files beside it."""

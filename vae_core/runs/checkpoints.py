@@ -84,6 +84,7 @@ def write_run(run: Run, dtype: torch.dtype = torch.float32) -> None:
         **run.provenance,
         "weights": hashlib.sha256(weights).hexdigest(),
     }
+    content["checksum"] = content_checksum(content)
     atomic_write(run.folder / RUN, json.dumps(content, indent=2) + "\n")
     (run.folder / STATE).unlink(missing_ok=True)
 
@@ -122,14 +123,31 @@ def load_run(folder: Path | str) -> Run:
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
-    """Return the content of run.json; raise ValueError for another format or unknown model."""
-    content = json.loads(path.read_bytes())
+    """Return the content of run.json without its checksum.
+
+    Raises ValueError for another format, an unknown model, a number that is not finite, or content
+    that was changed. Files of versions before the checksum have none.
+    """
+    content = json.loads(path.read_bytes(), parse_constant=refuse_constant)
+    checksum = content.pop("checksum", None)
+    if checksum is not None and checksum != content_checksum(content):
+        raise ValueError("its content is not the one that was written")
     if content["format"] != FORMAT:
         raise ValueError(f"format {content['format']!r}, this version reads {FORMAT}")
     name = content["model"]["name"]
     if name not in MODELS:
         raise ValueError(f"model {name!r} is unknown; add it to MODELS")
     return content
+
+
+def content_checksum(content: dict[str, Any]) -> str:
+    """Return a SHA-256 over the content of run.json, whatever its layout."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def refuse_constant(text: str) -> None:
+    """Raise ValueError for NaN and infinity, which Python reads although JSON has none."""
+    raise ValueError(f"it has the number {text}")
 
 
 def read_config(content: dict[str, Any]) -> Config:

@@ -55,29 +55,11 @@ def result_row(run: Run, dataset: Dataset | None = None) -> dict[str, Any]:
     image. For a published run, `rounding` is the change of its
     test loss by rounding its weights, and `bound` the importance-weighted bound.
     """
-    params, summary, provenance = run.config.params, run.summary, run.provenance
-    published = provenance["published"] or {}
+    summary = run.summary
     starts = prior_samples(run.model, INTERPOLATIONS, seed=1)
     ends = prior_samples(run.model, INTERPOLATIONS, seed=2)
-    row = {
-        "dataset": run.dataset["folder"],
-        "title": run.dataset["title"],
-        "model": run.config.model,
-        "params": params.name,
-        "batch_size": params.batch_size,
-        "learning_rate": params.learning_rate,
-        "latent_dim": params.latent_dim,
-        "seed": run.config.seed,
-        "beta": run.config.beta,
-        "reduction": run.config.reduction,
-        "schedule": run.config.schedule,
-        "decoder_variance": str(run.config.decoder_variance),
-        "flip": str(run.config.flip),
-        "weight_decay": run.config.weight_decay,
-        "dropout": run.config.dropout,
-        "kl_warmup": run.config.kl_warmup,
-        "rate_warmup": run.config.rate_warmup,
-        "max_epochs": run.config.max_epochs,
+    row = config_columns(run) | provenance_columns(run)
+    row |= {
         "epochs": summary["epochs"],
         "best_epoch": summary["best_epoch"],
         "learned_variance": summary.get("decoder_variance"),
@@ -88,6 +70,46 @@ def result_row(run: Run, dataset: Dataset | None = None) -> dict[str, Any]:
         "class_accuracy": None,
         "seconds_per_epoch": round(summary["seconds_per_epoch"], 2),
         "seconds": round(summary["seconds"], 1),
+    }
+    for part in DATA_PARTS:
+        for name in LOSS_PARTS:
+            row[f"{part}_{name}"] = round(summary[part][name], 4)
+    if dataset is not None:
+        row["active_dimensions"] = active_dimensions(run.model, dataset.test)
+        row["class_accuracy"] = mu_class_accuracy(run, dataset)
+    return {name: row[name] for name in COLUMNS}
+
+
+def config_columns(run: Run) -> dict[str, Any]:
+    """Return the columns that say what a run was asked to be."""
+    config, params = run.config, run.config.params
+    return {
+        "dataset": run.dataset["folder"],
+        "title": run.dataset["title"],
+        "model": config.model,
+        "params": params.name,
+        "batch_size": params.batch_size,
+        "learning_rate": params.learning_rate,
+        "latent_dim": params.latent_dim,
+        "seed": config.seed,
+        "beta": config.beta,
+        "reduction": config.reduction,
+        "schedule": config.schedule,
+        "decoder_variance": str(config.decoder_variance),
+        "flip": str(config.flip),
+        "weight_decay": config.weight_decay,
+        "dropout": config.dropout,
+        "kl_warmup": config.kl_warmup,
+        "rate_warmup": config.rate_warmup,
+        "max_epochs": config.max_epochs,
+    }
+
+
+def provenance_columns(run: Run) -> dict[str, Any]:
+    """Return the columns that say how a run was trained and published."""
+    provenance = run.provenance
+    published = provenance["published"] or {}
+    return {
         "precision": provenance["precision"],
         "device": provenance["device"],
         "threads": "+".join(map(str, provenance["threads"])),
@@ -98,13 +120,6 @@ def result_row(run: Run, dataset: Dataset | None = None) -> dict[str, Any]:
         "torch": provenance["versions"]["torch"],
         "numpy": provenance["versions"]["numpy"],
     }
-    for part in DATA_PARTS:
-        for name in LOSS_PARTS:
-            row[f"{part}_{name}"] = round(summary[part][name], 4)
-    if dataset is not None:
-        row["active_dimensions"] = active_dimensions(run.model, dataset.test)
-        row["class_accuracy"] = mu_class_accuracy(run, dataset)
-    return {name: row[name] for name in COLUMNS}
 
 
 def mu_class_accuracy(run: Run, dataset: Dataset) -> float | None:
