@@ -12,7 +12,7 @@ given = $(filter-out undefined,$(origin $(1)))
 $(foreach name,$(SETTINGS),$(if $(call given,$(name)),$(eval $(call pass,$(name)))))
 
 export VAE_PYTHON = $(or $(value PYTHON),python3)
-unexport PYTHON PYTHONPATH PYTHONHOME JUPYTER_PATH
+unexport PYTHON PYTHONPATH PYTHONHOME JUPYTER_PATH PIP_USER PIP_TARGET PIP_PREFIX
 export PYTHONUTF8 := 1
 export TQDM_DISABLE := 1
 export JUPYTER_PREFER_ENV_PATH := 1
@@ -26,13 +26,19 @@ RUN := @.venv/bin/python -m
 help: ## print every target with a line on what it does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile
 
+# An environment whose Python was removed or updated away is built again.
+$(shell test -x .venv/bin/python || rm -f .venv/.ready)
+
+# An environment that was begun, maybe with another Python, is cleared first.
 # The environment finds the packages by a path relative to itself, so that a copy of this folder
 # runs its own code.
 .venv/.ready: requirements.txt pyproject.toml
 	@"$$VAE_PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
 	    { echo "Python 3.10, 3.11 or 3.12 is needed (NumPy < 2): make PYTHON=python3.12"; exit 1; }
+	@test ! -L .venv || \
+	    { echo ".venv is a link; remove it, so that an environment can be built in its place"; exit 1; }
 	@echo "building the environment in .venv (a few minutes, once)"
-	@"$$VAE_PYTHON" -m venv .venv || \
+	@"$$VAE_PYTHON" -m venv --clear .venv || \
 	    { echo "Debian has this in python3-venv; a disk without links, as exFAT, cannot hold it"; exit 1; }
 	$(RUN) pip install --quiet --disable-pip-version-check -r requirements.txt
 	@for packages in .venv/lib/python*/site-packages; do echo ../../../.. > "$$packages/here.pth"; done
@@ -60,7 +66,7 @@ lab: .venv/.ready ## open JupyterLab on the notebooks
 # Notebooks as pairs: the .py is the source
 
 pair: .venv/.ready ## bring the .ipynb up to date with their .py, keeping the outputs
-	$(RUN) jupytext --quiet --to ipynb --update notebooks/[0-9]*.py
+	$(RUN) vae_study.pairs
 
 # One thread, so that outputs are the same to the last bit whatever else the machine does
 reference: export OMP_NUM_THREADS := 1

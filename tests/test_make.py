@@ -17,7 +17,11 @@ AWKWARD += ["a;touch pwned", "`touch pwned`", "a&touch pwned|b>c", "(2) [3] {4}"
 AWKWARD += ["back\\slash\\", "new\nline", "猫 Ärger", "-n"]
 TEXTS = ("DATASET", "FACES", "REPORT", "RESULTS", "GRID")  # settings that may be any text
 # What each target runs, apart from `vae_study`.
-TOOLS = {"test": "ruff ruff pytest pytest", "pair": "jupytext", "reference": "jupytext nbconvert"}
+TOOLS = {
+    "test": "ruff ruff pytest pytest",
+    "pair": "vae_study.pairs",
+    "reference": "vae_study.pairs nbconvert",
+}
 TOOLS |= {"lab": "jupyterlab", "bench": ""}
 PYTHON = shlex.quote(sys.executable)
 STUB = """#!/bin/sh
@@ -142,3 +146,28 @@ def test_no_line_ending_is_changed_in_a_clone(tmp_path):
     # Git keeps the bytes of a run, and writes line feeds into all text files.
     assert "checkpoints/a/run.json: text: unset\n" in done.stdout
     assert "a.py: text: auto\na.py: eol: lf\n" in done.stdout
+
+
+def fake_python(folder):
+    """A python that passes the version check and makes an empty environment, or nothing."""
+    path = folder / "python"
+    path.write_text('#!/bin/sh\ncase "$*" in *venv*) mkdir -p .venv/bin; echo "$@" > made;; esac\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_an_environment_without_its_python_is_built_again_from_nothing(clone, tmp_path):
+    (clone / ".venv" / "bin" / "python").unlink()
+    (clone / ".venv" / "bin" / "python").symlink_to(tmp_path / "gone")
+    make(clone, "pair", f"PYTHON={fake_python(tmp_path)}")
+    assert (clone / "made").read_text() == "-m venv --clear .venv\n"
+
+
+def test_an_environment_that_is_a_link_is_named(clone, tmp_path):
+    shutil.move(clone / ".venv", tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / ".ready").unlink()
+    (clone / ".venv").symlink_to(tmp_path / "elsewhere")
+    done = make(clone, "pair", f"PYTHON={fake_python(tmp_path)}")
+    assert done.returncode != 0
+    assert ".venv is a link" in done.stdout
+    assert not (clone / "made").exists()
