@@ -1,19 +1,12 @@
-"""What an explorer shows: a location in the latent spaces of one or several runs.
+"""What an explorer shows: a location in the latent spaces of one or several runs."""
 
-In Jupyter it is displayed with widgets; where nobody can use them, as a static strip of images.
-"""
-
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import torch
-from IPython import get_ipython
-from IPython.core.pylabtools import print_figure
 from torch import Tensor
 
 from vae_core import figures
@@ -47,7 +40,7 @@ class End(NamedTuple):
     image: Tensor | None = None  # uint8 [C, H, W]; None for a sample
 
 
-class Explorer:
+class ExplorerState:
     """A location in the latent spaces of runs: on the path from A to B, with offsets added.
 
     A and B are "sample 7" (from the prior, with seed 7), "image 7" (a test image of the data set
@@ -81,7 +74,7 @@ class Explorer:
         self._latents: dict[tuple[str, str], Tensor] = {}  # by end and label of the run
         self.set_ends(A="sample 0", B="sample 1")
 
-    def set_ends(self, **ends: str) -> "Explorer":
+    def set_ends(self, **ends: str) -> "ExplorerState":
         """Choose A, B or both; return the explorer, to be displayed.
 
         Raises ValueError where an image does not exist or cannot be read; then nothing changes.
@@ -147,17 +140,6 @@ class Explorer:
         a, b = self.ends["A"].label, self.ends["B"].label
         return f"{self.name}: from {a} to {b}, alpha = {self.alpha:.2f}"
 
-    def _repr_mimebundle_(self, **_):
-        figure = self.static_figure()
-        bundle = {"text/plain": repr(self), "image/png": print_figure(figure, base64=True)}
-        plt.close(figure)
-        if is_interactive():
-            # Imported here, since the widgets are built on this module.
-            from vae_core.explorer.widgets import ExplorerWidgets
-
-            bundle = {**ExplorerWidgets(self).box._repr_mimebundle_(), **bundle}
-        return bundle
-
     def static_figure(self):
         """Return the figure that is shown where nobody can use widgets: the paths of the runs."""
         rows = {name.replace(", ", ",\n", 1): self.strip(name) for name in self.visible_runs}
@@ -170,9 +152,6 @@ class Explorer:
         """Return the pixels of A fading into those of B in ten steps: [10, C, H, W] in [0, 1]."""
         a, b = (self.ends[name].image.float() / 255 for name in ENDS)
         return torch.lerp(a, b, torch.linspace(0, 1, 10)[:, None, None, None])
-
-
-explore = Explorer  # the name to call in a notebook
 
 
 def check_runs(runs: tuple[Run, ...]) -> None:
@@ -240,12 +219,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def is_interactive() -> bool:
-    """Return whether a person sees the output: papermill, nbconvert and nbval answer no input."""
-    kernel = getattr(get_ipython(), "kernel", None)
-    if kernel is None or os.environ.get("TQDM_DISABLE"):
-        return False
-    request = kernel.get_parent("shell").get("content", {})
-    return bool(request.get("allow_stdin"))

@@ -14,7 +14,7 @@ import ipywidgets as widgets
 from PIL import Image
 from torch import Tensor
 
-from vae_core.explorer.state import ENDS, Explorer
+from vae_core.explorer.state import ENDS, ExplorerState
 from vae_core.latent import generate
 from vae_core.storage import single_line
 
@@ -43,7 +43,7 @@ class ExplorerWidgets:
     `box` is all of it, to be displayed.
     """
 
-    def __init__(self, explorer: Explorer):
+    def __init__(self, explorer: ExplorerState):
         self.explorer = explorer
         self.first_sample = 0  # of the tiles
         self.visible: list[str] = []  # runs whose strips are shown
