@@ -1,5 +1,6 @@
 """Executing notebooks made for the test, and what the pages show of them."""
 
+import base64
 import os
 import re
 import shutil
@@ -34,7 +35,7 @@ dataset = "nothing"
 seed = 7
 max_epochs = 9
 limit = None
-size = 8
+size = 16
 precision = "auto"
 
 # %% tags=["report"]
@@ -72,6 +73,7 @@ def settings(tmp_path):
     return Settings(
         max_epochs=1,
         limit=64,
+        size=8,
         precision="float32",
         sets=("p1",),
         workers=2,
@@ -141,10 +143,11 @@ def test_only_what_has_changed_is_executed_again(notebook, settings):
     assert executed() == []
     first.write_text(first.read_text() + "\nprint('changed')")
     assert executed() == ["shapes"]
+    (settings.report / "11_two.ipynb").write_bytes(b'{"cells": [')
+    assert executed() == ["two"]
     published = settings.checkpoints / "published" / "shapes" / "run"
     published.mkdir(parents=True)
     (published / "run.json").write_text("{}")
-    (settings.report / "10_one.ipynb").write_bytes(b'{"cells": [')
     assert executed() == ["shapes", "two"]
     # A source that changes while it is executed: the page is of what it was before.
     second.write_text(HEADER + f"open({str(second)!r}, 'a').write('# ')\n{code}")
@@ -178,8 +181,10 @@ def test_a_page_needs_no_network_and_shows_what_was_used(notebook, settings, mon
     assert answer[:20] in re.sub("<.*?>", "", index(settings))
     contents = index(settings).partition("Contents")[2]
     assert re.search(r'<a href="12_three.html">Which <math.*?</math>', contents)
+    assert "← Is <math" in (settings.report / "11_two.html").read_text(encoding="utf-8")
     page = (settings.report / "12_three.html").read_text(encoding="utf-8")
     assert page.count('href="index.html#contents"') == page.count('href="11_two.html"') == 2
+    assert page.count('<details class="code" open') == 2
 
 
 def test_a_notebook_with_live_widgets_is_shown_with_their_image(notebook, settings):
@@ -193,6 +198,18 @@ def test_a_notebook_with_live_widgets_is_shown_with_their_image(notebook, settin
     page = Page("10_live", notebook("10_live", ""), {"dataset": "shapes"}, [])
     html.write_pages(settings.report, [PageOutcome(page, "done", notebook=live)], strip="")
     assert "iVBORw0KGgo=" in (settings.report / "10_live.html").read_text(encoding="utf-8")
+
+
+def test_the_front_page_shows_the_answer_of_the_readme_if_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(html, "PROJECT", tmp_path)
+    assert html.readme_answer() == {}
+    readme = "<!-- answer -->\nBy <!--gain-->2.7<!----> nats.\n<!-- end of answer -->\n\n"
+    (tmp_path / "README.md").write_text(readme + "![the losses](losses.png)")
+    assert html.readme_answer() == {}
+    (tmp_path / "losses.png").write_bytes(b"a picture")
+    answer = html.readme_answer()
+    assert (answer["answer"], answer["caption"]) == ("By 2.7 nats.", "the losses")
+    assert base64.b64decode(answer["picture"]) == b"a picture"
 
 
 @pytest.mark.parametrize("existing", ["folder", "file"])
@@ -235,7 +252,7 @@ def test_a_failed_training_fails_its_page_alone(notebook, settings, monkeypatch)
     monkeypatch.setattr(engine, "run_all", run_all)
     assert report(settings) == 1
     assert states(settings)[0][0] == "failed"
-    assert "diverged" in states(settings)[0][1]
+    assert "seed 0: diverged" in states(settings)[0][1]
     assert states(settings)[1][0] == "done"
 
 

@@ -42,12 +42,7 @@ def report(settings: Settings, all_seeds: bool = False) -> int:
         write_table(outcomes, settings.report / "results.csv")
     errors = {outcome.task: outcome.error for outcome in outcomes if outcome.error}
     page_outcomes = make_pages(pages, settings, missing, errors)
-    with Console().status(f"building {PAGE}"):
-        shown_tasks = [
-            task for outcome in page_outcomes if outcome.notebook for task in outcome.page.tasks
-        ]
-        runs = explorer_runs(settings, shown_tasks)
-        strip = write_explorer_page(settings.report / PAGE, runs)
+    strip = make_explorer(page_outcomes, settings)
     write_pages(settings.report, page_outcomes, strip)
     print(f"the report is {settings.report / 'index.html'}")
     any_failed = any(outcome.state == "failed" for outcome in page_outcomes)
@@ -128,6 +123,19 @@ def make_pages(
     for outcome in execute_all(executions, settings):
         outcomes[outcome.page.name] = outcome
     return [outcomes[page.name] for page in pages]
+
+
+def make_explorer(outcomes: list[PageOutcome], settings: Settings) -> str:
+    """Write the explorer's page of published runs and of those of executed pages.
+
+    Returns the base64 PNG of the strip that leads to the page; "" where there are no runs.
+    """
+    tasks: list[Task] = []
+    for outcome in outcomes:
+        if outcome.notebook is not None:
+            tasks += outcome.page.tasks
+    with Console().status(f"building {PAGE}"):
+        return write_explorer_page(settings.report / PAGE, explorer_runs(settings, tasks))
 
 
 def code_and_tables(settings: Settings) -> list[bytes]:
