@@ -28,7 +28,7 @@ from vae_study.settings import Settings
 from vae_study.sweep import parse_grid, sweep_tasks
 from vae_study.tasks import Task
 
-EPOCHS = 25
+EPOCHS = 8
 GRID = "model=conv,ae seed=0,1 params=plane"
 OPTIONS = {"max_epochs": EPOCHS, "limit": 64, "precision": "float32"}
 TASKS = sweep_tasks(parse_grid(GRID), Settings(**OPTIONS))

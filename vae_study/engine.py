@@ -34,7 +34,7 @@ from vae_study.progress import ProgressDisplay
 from vae_study.settings import Settings
 from vae_study.tasks import Task
 
-POLLING = 0.5  # seconds after which a driver looks for new workers and for dead ones
+POLLING = 1.0  # seconds after which a driver looks for new workers and for dead ones
 MAX_DEATHS = 4  # workers that may die in one run, one after the other, without a finished epoch
 SOURCES = sorted(Path(vae_core.__file__).parent.rglob("*.py"))
 CODE = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
@@ -142,29 +142,23 @@ class Distributor:
 
     def attempts(self) -> Iterator[tuple[int, Attempt]]:
         """Yield the index and the result of each task as soon as it is finished."""
-        while True:
+        while self.waiting or self.running:
             self._update_workers()
-            yield from self._collect_runs()
-            if not self.waiting and not self.running:
-                return
             self._hand_out_runs()
             self._wait()
-
-    def _collect_runs(self) -> Iterator[tuple[int, Attempt]]:
-        """Take runs from the workers that have finished them or are gone; yield the results."""
-        for address, (index, future) in list(self.running.items()):
-            if address not in self.connected:
-                attempt = self._after_death(address, index)
-            elif future.done():
-                attempt = self._after_end(address, index, future)
-            else:
-                continue
-            del self.running[address]
-            future.release()
-            if attempt is None:
-                self.waiting.appendleft(index)
-            else:
-                yield index, attempt
+            for address, (index, future) in list(self.running.items()):
+                if address not in self.connected:
+                    attempt = self._after_death(address, index)
+                elif future.done():
+                    attempt = self._after_end(address, index, future)
+                else:
+                    continue
+                del self.running[address]
+                future.release()
+                if attempt is None:
+                    self.waiting.appendleft(index)
+                else:
+                    yield index, attempt
 
     def _update_workers(self) -> None:
         """Find out which workers are connected, and check those that are new."""
