@@ -25,14 +25,13 @@ from vae_study import cluster
 from vae_study.engine import CODE, find_problem, run_all
 from vae_study.progress import ProgressDisplay
 from vae_study.settings import Settings
-from vae_study.sweep import parse_grid, sweep_tasks
 from vae_study.tasks import Task
 
-EPOCHS = 8
-GRID = "model=conv,ae seed=0,1 params=plane"
-OPTIONS = {"max_epochs": EPOCHS, "limit": 64, "precision": "float32"}
-TASKS = sweep_tasks(parse_grid(GRID), Settings(**OPTIONS))
+EPOCHS = 12
 SMALL = {"params": "plane", "dataset": "shapes", "limit": 64}
+OPTIONS = {"max_epochs": EPOCHS, "precision": "float32"}
+MODELS, SEEDS = ("conv", "ae"), (0, 1)
+TASKS = [Task(model, seed=seed, options=OPTIONS, **SMALL) for model in MODELS for seed in SEEDS]
 
 
 class Deadly(Task):
@@ -139,22 +138,33 @@ def test_killed_workers_a_deadly_run_and_two_that_fail(tmp_path, reference):
 
 
 def test_ctrl_c_and_a_killed_driver(tmp_path, reference, monkeypatch):
-    checkpoints, texts = tmp_path / "runs", {"GRID": GRID, "WORKERS": 2, **OPTIONS}
-    places = {"VAE_CHECKPOINTS": checkpoints, "VAE_REPORT": tmp_path / "report"}
-    environment = {f"VAE_{name.upper()}": text for name, text in texts.items()} | places
-    sweep = partial(program, "-m", "vae_study", "sweep", output=subprocess.PIPE, **environment)
+    checkpoints, processes = tmp_path / "runs", []
 
-    with sweep() as driver:
+    def press_ctrl_c():
         wait_for(lambda: in_training(checkpoints))
-        processes = workers(driver.pid)
-        for process in [*processes, driver]:  # as a terminal does with a whole group
+        processes.extend(workers(os.getpid()))
+        for process in [*processes, psutil.Process()]:  # as a terminal does with a whole group
             process.send_signal(signal.SIGINT)
-        assert driver.wait(PATIENCE) == 130
-        wait_for(lambda: all_ended(processes))
-        assert len(processes) == 2 and "Traceback" not in driver.stdout.read()
+
+    with ThreadPoolExecutor() as pool:
+        pressing = pool.submit(press_ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            run_all(TASKS, Settings(checkpoints=checkpoints, workers=2), quiet_console())
+    pressing.result()
+    assert len(processes) == 2 and all_ended(processes)
     after_ctrl_c = histories(checkpoints)
 
-    with sweep() as driver:
+    environment = {
+        "VAE_GRID": f"model={','.join(MODELS)} seed={','.join(map(str, SEEDS))} params=plane",
+        "VAE_MAX_EPOCHS": EPOCHS,
+        "VAE_PRECISION": "float32",
+        "VAE_LIMIT": 64,
+        "VAE_WORKERS": 2,
+        "VAE_CHECKPOINTS": checkpoints,
+        "VAE_REPORT": tmp_path / "report",
+    }
+    command = ("-m", "vae_study", "sweep")
+    with program(*command, output=subprocess.PIPE, **environment) as driver:
         wait_for(lambda: histories(checkpoints) != after_ctrl_c)
         processes = workers(driver.pid)
         driver.kill()

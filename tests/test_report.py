@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 
+import jupytext
 import nbformat
 import psutil
 import pytest
@@ -276,6 +277,15 @@ def test_every_notebook_has_a_page_and_the_default_ones_train_only_the_compariso
     assert trained == {"shapes"}
     retrained = report_pages(Settings(retrain=True))
     assert {task.dataset for page in retrained for task in page.tasks} == {"shapes", "faces"}
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings(retrain=True)], ids=["stored", "own"])
+def test_every_notebook_has_the_parameters_that_its_pages_pass(settings):
+    for page in report_pages(settings):
+        cells = jupytext.read(page.notebook).cells
+        (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+        names = set(re.findall(r"^(\w+) = ", cell.source, re.MULTILINE))
+        assert names >= page.parameters.keys(), page.name
 
 
 @pytest.fixture

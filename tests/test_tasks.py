@@ -1,6 +1,5 @@
 """The list of runs, their names, how long they take, and training them again."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ from helpers import contents, outcome
 
 from vae_core.config import parameter_set
 from vae_core.runs import train_or_load
-from vae_core.runs.checkpoints import RUN
+from vae_core.runs.checkpoints import RUN, write_run
 from vae_study import tasks
 from vae_study.page_list import report_pages
 from vae_study.settings import Settings
@@ -90,13 +89,13 @@ def test_a_published_run_is_trained_again_too(tmp_path, precision):
     settings = replace(SMALL, precision=precision)
     task = make_task(settings, "ae", "plane", "shapes", seed=0)
     run = train(replace(task, options=task.options | {"precision": "auto"}), tmp_path)
-    content = json.loads((run.folder / RUN).read_text())
-    content["published"] = {"version": "1", "code": content["code"]}
-    content["precision"] = "float32"
-    del content["checksum"]
     published = tmp_path / "published" / run.dataset["name"] / run.folder.name
-    shutil.move(run.folder, published)
-    (published / RUN).write_text(json.dumps(content))
+    provenance = run.provenance | {
+        "published": {"version": "1", "code": run.provenance["code"]},
+        "precision": "float32",
+    }
+    write_run(replace(run, provenance=provenance, folder=published))
+    shutil.rmtree(run.folder)
 
     assert task.finished(tmp_path).folder == published
     back_up_runs([task], tmp_path)
@@ -125,3 +124,16 @@ def test_a_run_that_cannot_be_trained_does_not_stop_the_estimate(changed):
     tasks = [make_task(SMALL, "fc", params, "shapes", seed=0)]
     tasks.append(make_task(SMALL, "fc", "plane", "shapes", seed=0))
     assert "at a time" in estimate_duration(tasks, SMALL)
+
+
+def test_a_run_of_the_chosen_precision_is_trained_again_too(tmp_path):
+    automatic = make_task(replace(SMALL, precision="auto"), "ae", "plane", "shapes", seed=0)
+    run = train(automatic, tmp_path)
+    settings = replace(SMALL, precision=run.provenance["precision"])
+    task = make_task(settings, "ae", "plane", "shapes", seed=0)
+    assert task.finished(tmp_path).folder == run.folder
+    back_up_runs([task], tmp_path)
+    assert task.finished(tmp_path) is None
+    train(task, tmp_path)
+    assert task.finished(tmp_path).folder == task.folder(tmp_path)
+    assert automatic.finished(tmp_path).folder == run.folder

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import distributed
 import torch
-from distributed import Client, Future, KilledWorker, get_worker
+from distributed import Client, Future, KilledWorker, Status, get_worker
 from rich.console import Console
 
 import vae_core
@@ -34,7 +34,7 @@ from vae_study.progress import ProgressDisplay
 from vae_study.settings import Settings
 from vae_study.tasks import Task
 
-POLLING = 1.0  # seconds after which a driver looks for new workers and for dead ones
+POLLING = 0.5  # seconds after which a driver looks for new workers and for dead ones
 MAX_DEATHS = 4  # workers that may die in one run, one after the other, without a finished epoch
 SOURCES = sorted(Path(vae_core.__file__).parent.rglob("*.py"))
 CODE = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
@@ -142,23 +142,29 @@ class Distributor:
 
     def attempts(self) -> Iterator[tuple[int, Attempt]]:
         """Yield the index and the result of each task as soon as it is finished."""
-        while self.waiting or self.running:
+        while True:
             self._update_workers()
+            yield from self._collect_runs()
+            if not self.waiting and not self.running:
+                return
             self._hand_out_runs()
             self._wait()
-            for address, (index, future) in list(self.running.items()):
-                if address not in self.connected:
-                    attempt = self._after_death(address, index)
-                elif future.done():
-                    attempt = self._after_end(address, index, future)
-                else:
-                    continue
-                del self.running[address]
-                future.release()
-                if attempt is None:
-                    self.waiting.appendleft(index)
-                else:
-                    yield index, attempt
+
+    def _collect_runs(self) -> Iterator[tuple[int, Attempt]]:
+        """Take runs from the workers that have finished them or are gone; yield the results."""
+        for address, (index, future) in list(self.running.items()):
+            if address not in self.connected:
+                attempt = self._after_death(address, index)
+            elif future.done():
+                attempt = self._after_end(address, index, future)
+            else:
+                continue
+            del self.running[address]
+            future.release()
+            if attempt is None:
+                self.waiting.appendleft(index)
+            else:
+                yield index, attempt
 
     def _update_workers(self) -> None:
         """Find out which workers are connected, and check those that are new."""
@@ -319,14 +325,19 @@ def find_problem(code: str, path: str) -> str:
 
 
 def run_in_worker(index: int, pickled_task: bytes, checkpoints: Path, topic: str) -> Attempt:
-    """Train or load a run in a Dask worker, which sends events about it."""
+    """Train or load a run in a Dask worker, which sends events about it.
+
+    The training ends with the next event where its driver has ended, or where the worker has been
+    asked to close and another one may have been given the run.
+    """
     worker = get_worker()
     key = worker.get_current_task()
 
     def send_event(event, **details):
-        state = worker.state.tasks.get(key)
-        if state is None or state.state != "executing":
-            raise RuntimeError("the driver is gone")
+        task = worker.state.tasks.get(key)
+        is_wanted = task is not None and task.state == "executing"
+        if not is_wanted or worker.status not in (Status.running, Status.paused):
+            raise RuntimeError("this worker no longer has the run")
         worker.log_event(topic, {"index": index, "event": event, **details})
 
     torch.set_num_threads(1)

@@ -223,7 +223,7 @@ def find_finished(request: Request) -> Run | None:
     automatic = request.folder.with_name(published_name(request.config))
     published = sorted(automatic.parents[1].glob(f"published/*/{automatic.name}"))
     if request.folder.exists():  # even an empty folder, which replaces a published run
-        candidates = [request.folder, automatic]
+        candidates = [request.folder]
     else:
         candidates = [automatic, *published]
     for folder in dict.fromkeys(candidates):
