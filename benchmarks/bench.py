@@ -87,7 +87,9 @@ def measure_several(repeats: int) -> dict[str, list[float]]:
 def measure_speeds(repeats: int) -> tuple[dict, dict]:
     """Return images per second by model and configuration, and the processor's peaks."""
     installed = [name for name in TITLES if name != "pythae" or importlib.util.find_spec(name)]
-    speeds = {model: {name: [] for name in installed} for model in IMAGES}
+    speeds = {}
+    for model in IMAGES:
+        speeds[model] = {name: [] for name in installed}
     peaks = []
     for repeat in range(repeats):
         peaks.append(in_own_process("peak", "conv", 0))
@@ -97,13 +99,17 @@ def measure_speeds(repeats: int) -> tuple[dict, dict]:
                 speeds[model][name].append(speed)
                 print(f"{repeat + 1}/{repeats} {model} {name}: {speed:,.0f}")
     # Other programs on the machine can only lower a peak.
-    peak = {name: max(measured[name] for measured in peaks) for name in peaks[0]}
+    peak = {}
+    for name in peaks[0]:
+        peak[name] = max(measured[name] for measured in peaks)
     return speeds, peak
 
 
 def measure_scaling() -> dict:
     """Return speed and memory by model and number of images."""
-    scaling = {model: {str(size): [] for size in SIZES} for model in IMAGES}
+    scaling = {}
+    for model in IMAGES:
+        scaling[model] = {str(size): [] for size in SIZES}
     for _ in range(SIZE_REPEATS):
         for model, size in product(IMAGES, SIZES):
             scaling[model][str(size)].append(in_own_process("auto", model, size))
@@ -325,6 +331,11 @@ def machine_peak() -> dict:
     return measured
 
 
+def median_speed(repeats: list[dict]) -> float:
+    """Return the median of the images per second of repeated measurements."""
+    return statistics.median(repeat["images_per_second"] for repeat in repeats)
+
+
 def table(results: dict) -> str:
     """Return the results as a Markdown table."""
     peak = results["peak"]
@@ -352,10 +363,7 @@ def table(results: dict) -> str:
         measured = ", ".join(f"{name} {speed:,.0f}" for name, speed in chosen.items())
         lines.append(f'{model}: "auto" chooses {choice["precision"]} (images/s: {measured})')
     for model, sizes in results["scaling"].items():
-        speeds = [
-            statistics.median(entry["images_per_second"] for entry in sizes[str(size)])
-            for size in SIZES
-        ]
+        speeds = [median_speed(sizes[str(size)]) for size in SIZES]
         memory = max(entry["peak_mib"] for entry in sizes[str(max(SIZES))])
         lines.append(
             f"{model}: the time per image at 50,000 images is "

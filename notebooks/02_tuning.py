@@ -203,7 +203,7 @@ oscillating.rename(columns={name: MODELS[name].title for name in oscillating})
 # %% [markdown]
 # (Nats, mean ± standard deviation over the seeds.) The FC-VAE's are larger in every set, and the
 # spread between seeds is as large as the differences: three seeds do not tell the settings apart.
-# The measure is `vae_core.tables.oscillation`; try it on a curve whose jumps you know:
+# The measure is `vae_core.evaluation.oscillation`; try it on a curve whose jumps you know:
 
 # %%
 jumps = 0.5 * np.random.default_rng(0).standard_normal(200)
