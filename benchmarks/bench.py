@@ -177,11 +177,10 @@ def precision_choice(model: str) -> dict:
     """Measure anew which precision "auto" chooses here, and the speeds behind it."""
     import torch
 
-    from vae_core.runs.hardware import MARGIN, measure_speeds
+    from vae_core.runs.hardware import faster_precision, measure_speeds
 
     speeds = measure_speeds(bench_config(model), (3, 32, 32), torch.device("cpu"))
-    faster = speeds["bfloat16"] >= MARGIN * speeds["float32"]
-    return {"precision": "bfloat16" if faster else "float32", "images_per_second": speeds}
+    return {"precision": faster_precision(speeds), "images_per_second": speeds}
 
 
 def without_allocator_setting() -> None:

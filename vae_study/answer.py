@@ -89,14 +89,12 @@ def grid_tasks(settings: Settings, grids: tuple[str, ...]) -> list[Task]:
     return list(dict.fromkeys(tasks))
 
 
-def published_rows(tasks: list[Task], settings: Settings) -> dict[Task, dict[str, Any]]:
+def published_rows(tasks: list[Task]) -> dict[Task, dict[str, Any]]:
     """Return the rows of the published table that are runs of these tasks, by task.
 
-    Rows of another precision than the settings' do not count, since a table must not mix them.
+    Rows of another precision than the tasks' do not count, since a table must not mix them.
     """
     table = read_results(PUBLISHED_TABLE)
-    if settings.precision != "auto":
-        table = table[table["precision"] == settings.precision]
     rows = {}
     for task in tasks:
         folder = task.arguments["dataset"].folder
@@ -115,7 +113,7 @@ def run_command(settings: Settings) -> int:
     tasks = grid_tasks(settings, GRIDS)
     rows: dict[Task, dict[str, Any] | None] = {}
     if PUBLISHED_TABLE.exists() and not settings.retrain:
-        rows |= published_rows(tasks, settings)
+        rows |= published_rows(tasks)
         print(f"{len(rows)} of {len(tasks)} runs are in {PUBLISHED_TABLE}; RETRAIN=1 ignores it")
     missing = [task for task in tasks if task not in rows]
     rows |= zip(missing, train_all(missing, settings), strict=True)

@@ -35,6 +35,8 @@ from vae_study.claims import (
 )
 
 DOCUMENTS = (PROJECT / "README.md", PROJECT / "docs" / "results.md")
+NUMBER = r"(<!--(\w+)-->)"
+TABLE = r"(<!-- table (\w+) -->)"
 END_OF_NUMBER = "<!---->"
 END_OF_TABLE = "<!-- end of table -->"
 IMAGE_SHAPE = (3, 32, 32)
@@ -72,15 +74,8 @@ def fill_numbers(text: str, numbers: Mapping[str, str]) -> str:
     >>> fill_numbers("by <!--gain-->?<!----> nats", {"gain": "2.7"})
     'by <!--gain-->2.7<!----> nats'
     """
-    filled, *marked = re.split(r"<!--(\w+)-->", text)
-    for name, rest in zip(marked[::2], marked[1::2], strict=True):
-        _, end, after = rest.partition(END_OF_NUMBER)
-        if name not in numbers:
-            raise ValueError(f"there is no number {name!r}; vae_study/numbers.py has all names")
-        if not end:
-            raise ValueError(f"the number {name!r} has no end; write {END_OF_NUMBER} after it")
-        filled += f"<!--{name}-->{numbers[name]}{END_OF_NUMBER}{after}"
-    return filled
+    advice = "vae_study/numbers.py has all names"
+    return fill_marks(text, NUMBER, END_OF_NUMBER, numbers, ("number", advice))
 
 
 def fill_tables(text: str, tables: Mapping[str, pd.DataFrame]) -> str:
@@ -88,14 +83,29 @@ def fill_tables(text: str, tables: Mapping[str, pd.DataFrame]) -> str:
 
     Raises ValueError for an unknown name and for a table without an end.
     """
-    filled, *marked = re.split(r"<!-- table (\w+) -->", text)
-    for name, rest in zip(marked[::2], marked[1::2], strict=True):
-        _, end, after = rest.partition(END_OF_TABLE)
-        if name not in tables:
-            raise ValueError(f"there is no table {name!r}; choose one of {', '.join(tables)}")
-        if not end:
-            raise ValueError(f"the table {name!r} has no end; write {END_OF_TABLE} after it")
-        filled += f"<!-- table {name} -->\n\n{markdown(tables[name])}\n\n{END_OF_TABLE}{after}"
+    advice = f"choose one of {', '.join(tables)}"
+    contents = {name: f"\n\n{markdown(table)}\n\n" for name, table in tables.items()}
+    return fill_marks(text, TABLE, END_OF_TABLE, contents, ("table", advice))
+
+
+def fill_marks(
+    text: str, mark: str, end: str, contents: Mapping[str, str], words: tuple[str, str]
+) -> str:
+    """Replace what stands between each mark and its end by the content of the mark's name.
+
+    Args:
+        mark: a regular expression of two groups, the whole mark and the name in it.
+        words: what a content is called, and what to do about an unknown name; for the errors.
+    """
+    noun, advice = words
+    filled, *marked = re.split(mark, text)
+    for opening, name, rest in zip(marked[::3], marked[1::3], marked[2::3], strict=True):
+        _, found_end, after = rest.partition(end)
+        if name not in contents:
+            raise ValueError(f"there is no {noun} {name!r}; {advice}")
+        if not found_end:
+            raise ValueError(f"the {noun} {name!r} has no end; write {end} after it")
+        filled += f"{opening}{contents[name]}{end}{after}"
     return filled
 
 

@@ -1,6 +1,7 @@
 """`make report` and `make study`: train what is missing, execute the notebooks, write the pages."""
 
 from collections.abc import Iterable
+from functools import cache, partial
 from pathlib import Path
 
 from dask.base import tokenize
@@ -101,6 +102,7 @@ def make_pages(
         errors: why a run could not be trained.
     """
     code = code_and_tables(settings)
+    read_run_file = cache(partial(run_file, settings=settings))  # several pages show the same run
     outcomes: dict[str, PageOutcome] = {}
     executions = []
     for page in pages:
@@ -113,7 +115,7 @@ def make_pages(
         else:
             # The source is read before the execution: a later change makes the page out of date.
             source = page.notebook.read_bytes()
-            runs = [run_file(task, settings) for task in page.tasks]
+            runs = [read_run_file(task) for task in page.tasks]
             made_of = tokenize(source, page.parameters, code, runs)
             notebook = read_current(page, made_of, settings.report)
             if notebook is None:

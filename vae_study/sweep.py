@@ -18,6 +18,7 @@ from vae_core.config import Config, ParameterSet, parameter_set
 from vae_core.data import dataset_info
 from vae_core.loss import LOSS_PARTS
 from vae_core.models import MODELS
+from vae_core.runs.checkpoints import free_backup_path
 from vae_core.runs.results import COLUMNS
 from vae_core.storage import atomic_write, print_error
 from vae_study.engine import run_all
@@ -240,9 +241,7 @@ def keep_previous(path: Path) -> None:
     """Rename a file of an earlier sweep to `<name>.previous-<n>`, n the first free number."""
     if not path.exists():
         return
-    number = 1
-    while (backup := path.with_name(f"{path.stem}.previous-{number}{path.suffix}")).exists():
-        number += 1
+    backup = free_backup_path(path, path.suffix)
     path.rename(backup)
     print(f"the earlier {path.name} is kept as {backup.name}")
 

@@ -202,7 +202,7 @@ def write_state(folder: Path, state: TrainingState, identity: dict[str, Any]) ->
     write_history(folder, state.history)
 
 
-def read_state(folder: Path, device: torch.device | str = "cpu") -> StoredState | None:
+def read_state(folder: Path) -> StoredState | None:
     """Read the state of an unfinished training; None where there is none.
 
     Raises CheckpointError where it is damaged or of another format version.
@@ -215,7 +215,7 @@ def read_state(folder: Path, device: torch.device | str = "cpu") -> StoredState 
         checksum, payload = content[:DIGEST_LENGTH], content[DIGEST_LENGTH:]
         if hashlib.sha256(payload).hexdigest().encode() != checksum:
             raise ValueError("its checksum does not fit its content")
-        stored = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+        stored = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         if stored["format"] != FORMAT:
             raise ValueError(f"format {stored['format']!r}, this version reads {FORMAT}")
         return StoredState(TrainingState(**stored["state"]), json.loads(stored["identity"]))
@@ -223,11 +223,17 @@ def read_state(folder: Path, device: torch.device | str = "cpu") -> StoredState 
         raise CheckpointError(f"{path} is damaged: {single_line(error)}") from error
 
 
+def free_backup_path(path: Path, suffix: str = "") -> Path:
+    """Return `<name without suffix>.previous-<n><suffix>`, n the first free number."""
+    name, number = path.name.removesuffix(suffix), 1
+    while (backup := path.with_name(f"{name}.previous-{number}{suffix}")).exists():
+        number += 1
+    return backup
+
+
 def move_to_backup(folder: Path) -> Path:
     """Rename a folder to `<folder>.previous-<n>`, n the first free number, and return that."""
-    number = 1
-    while (backup := folder.with_name(f"{folder.name}.previous-{number}")).exists():
-        number += 1
+    backup = free_backup_path(folder)
     try:
         return folder.rename(backup)
     except OSError as error:

@@ -72,11 +72,16 @@ def choose_precision(
             KNOWN_CHOICES[key] = stored[key]
         else:
             speeds = measure_speeds(config, image_shape, device)
-            faster = speeds["bfloat16"] >= MARGIN * speeds["float32"]
-            KNOWN_CHOICES[key] = PrecisionChoice("bfloat16" if faster else "float32", speeds)
+            KNOWN_CHOICES[key] = PrecisionChoice(faster_precision(speeds), speeds)
             store_choice(key, KNOWN_CHOICES[key])
             print_error(describe_choice(config, KNOWN_CHOICES[key]))
     return KNOWN_CHOICES[key]
+
+
+def faster_precision(images_per_second: dict[str, float]) -> str:
+    """Return "bfloat16" if it is at least `MARGIN` times as fast as float32, else "float32"."""
+    faster = images_per_second["bfloat16"] >= MARGIN * images_per_second["float32"]
+    return "bfloat16" if faster else "float32"
 
 
 def describe_choice(config: Config, choice: PrecisionChoice) -> str:

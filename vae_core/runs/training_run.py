@@ -220,13 +220,11 @@ def find_finished(request: Request) -> Run | None:
     A run whose precision was chosen automatically also answers a request for the precision that
     was chosen.
     """
+    if request.folder.exists():  # even an empty folder, which replaces a published run
+        return usable_run(request.folder, request)
     automatic = request.folder.with_name(published_name(request.config))
     published = sorted(automatic.parents[1].glob(f"published/*/{automatic.name}"))
-    if request.folder.exists():  # even an empty folder, which replaces a published run
-        candidates = [request.folder]
-    else:
-        candidates = [automatic, *published]
-    for folder in dict.fromkeys(candidates):
+    for folder in [automatic, *published]:
         run = usable_run(folder, request)
         if run is not None:
             return run
